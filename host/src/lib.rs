@@ -1,0 +1,4 @@
+//! Plan, launch, measure and evolve attention kernels.
+
+pub mod cases;
+pub mod device;

@@ -1,0 +1,31 @@
+//! Element types of Q, K, V and O.
+
+/// Element type of Q, K, V and O. Scores, sums and the output accumulate in fp32 whatever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+pub enum Dtype {
+    /// IEEE half precision: 1 sign, 5 exponent, 10 fraction bits.
+    F16,
+    /// bfloat16: 1 sign, 8 exponent, 7 fraction bits.
+    Bf16,
+}
+
+impl Dtype {
+    /// All dtypes, in the order of their declaration.
+    pub const ALL: [Self; 2] = [Self::F16, Self::Bf16];
+
+    /// Size of one element in bytes.
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// Name used in symbols, records and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The kernel families and the domains of their genes.
+
+use core::fmt;
+
+use crate::{Domain, Gene, Sm};
+
+/// A kernel family: one file under `kernels/src/family/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+pub enum Family {
+    /// FMA units only: any GPU, and the reference among the kernels.
+    Tiled,
+    /// Tensor cores by `mma.sync` with `cp.async` stages: sm_80 and later.
+    Mma,
+}
+
+const TILED: &[Domain] = &[
+    Domain { gene: Gene::TileQ, values: &[16, 32, 64, 128] },
+    Domain { gene: Gene::TileKv, values: &[16, 32, 64] },
+    Domain { gene: Gene::Warps, values: &[2, 4, 8, 16] },
+    Domain { gene: Gene::RowLanes, values: &[4, 8, 16, 32] },
+    Domain { gene: Gene::LoadBytes, values: &[2, 4, 8, 16] },
+    Domain { gene: Gene::SharedPad, values: &[0, 1] },
+    Domain { gene: Gene::ExpPoly, values: &[0, 1] },
+    Domain { gene: Gene::BlocksPerSm, values: &[1, 2] },
+    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+];
+
+const MMA: &[Domain] = &[
+    Domain { gene: Gene::TileQ, values: &[16, 32, 64, 128] },
+    Domain { gene: Gene::TileKv, values: &[16, 32, 64, 96, 128] },
+    Domain { gene: Gene::Warps, values: &[1, 2, 4, 8, 16] },
+    Domain { gene: Gene::KvSplit, values: &[1, 2, 4, 8] },
+    Domain { gene: Gene::Stages, values: &[1, 2, 3, 4] },
+    Domain { gene: Gene::QInRegisters, values: &[0, 1] },
+    Domain { gene: Gene::SharedPad, values: &[0, 1] },
+    Domain { gene: Gene::ExpPoly, values: &[0, 2, 4] },
+    Domain { gene: Gene::LazyRescale, values: &[0, 1] },
+    Domain { gene: Gene::BlocksPerSm, values: &[1, 2, 3, 4] },
+    Domain { gene: Gene::CacheHint, values: &[0, 1, 2] },
+    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+];
+
+impl Family {
+    /// All families, the most portable first.
+    pub const ALL: [Self; 2] = [Self::Tiled, Self::Mma];
+
+    /// Name used in symbols, records and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tiled => "tiled",
+            Self::Mma => "mma",
+        }
+    }
+
+    /// The genes it has, each with the values it can take.
+    pub const fn domains(self) -> &'static [Domain] {
+        match self {
+            Self::Tiled => TILED,
+            Self::Mma => MMA,
+        }
+    }
+
+    /// Whether PTX for this target can hold it.
+    pub const fn runs_on(self, _sm: Sm) -> bool {
+        match self {
+            Self::Tiled | Self::Mma => true,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

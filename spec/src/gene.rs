@@ -1,0 +1,128 @@
+//! The genes of the search space.
+
+/// What a gene's value reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The machine code: another value is another entry point.
+    Code,
+    /// A launch attribute or argument: the same entry point is launched otherwise.
+    Launch,
+}
+
+/// What a gene is about; the search proposes themes in this order at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Theme {
+    /// L2 cache: block order, cache hints.
+    L2,
+    /// Memory access: widths, stages, shared-memory layout.
+    Memory,
+    /// Launch configuration: tiles, warps, occupancy.
+    Launch,
+    /// Instructions: exponentials, rescaling, where operands live.
+    Instructions,
+}
+
+/// One decision about a kernel. A family uses some of them: see [`crate::Family::domains`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Gene {
+    /// Query rows of a block.
+    TileQ,
+    /// Keys of one step of the main loop.
+    TileKv,
+    /// Warps of a block.
+    Warps,
+    /// Groups of warps of a block that share the keys among them and merge at the end.
+    KvSplit,
+    /// Lanes that share one query row.
+    RowLanes,
+    /// K/V tiles held in shared memory at a time, per group of warps.
+    Stages,
+    /// 0: Q is read again from shared memory each step; 1: Q stays in registers.
+    QInRegisters,
+    /// Bytes of one global load.
+    LoadBytes,
+    /// 16-byte units of padding after each row of a shared tile; with 0 the tensor-core families permute the units instead.
+    SharedPad,
+    /// 0: `ex2.approx`; n: a polynomial for one in n exponentials.
+    ExpPoly,
+    /// 0: rescale O every step; 1: only if a row of the warp found a new maximum.
+    LazyRescale,
+    /// Blocks of one multiprocessor the compiler must leave registers for (`.minnctapersm`).
+    BlocksPerSm,
+    /// L2 hint of K/V loads: 0 none, 1 evict last, 2 fetch 128 bytes.
+    CacheHint,
+    /// A [`crate::BlockOrder`].
+    BlockOrder,
+}
+
+impl Gene {
+    /// Number of genes.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// All genes, in the order of their declaration.
+    pub const ALL: [Self; 14] = [
+        Self::TileQ,
+        Self::TileKv,
+        Self::Warps,
+        Self::KvSplit,
+        Self::RowLanes,
+        Self::Stages,
+        Self::QInRegisters,
+        Self::LoadBytes,
+        Self::SharedPad,
+        Self::ExpPoly,
+        Self::LazyRescale,
+        Self::BlocksPerSm,
+        Self::CacheHint,
+        Self::BlockOrder,
+    ];
+
+    /// Name used in records, reports and the entry macro.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TileQ => "tile_q",
+            Self::TileKv => "tile_kv",
+            Self::Warps => "warps",
+            Self::KvSplit => "kv_split",
+            Self::RowLanes => "row_lanes",
+            Self::Stages => "stages",
+            Self::QInRegisters => "q_in_registers",
+            Self::LoadBytes => "load_bytes",
+            Self::SharedPad => "shared_pad",
+            Self::ExpPoly => "exp_poly",
+            Self::LazyRescale => "lazy_rescale",
+            Self::BlocksPerSm => "blocks_per_sm",
+            Self::CacheHint => "cache_hint",
+            Self::BlockOrder => "block_order",
+        }
+    }
+
+    /// What its value reaches.
+    pub const fn effect(self) -> Effect {
+        match self {
+            Self::BlockOrder => Effect::Launch,
+            _ => Effect::Code,
+        }
+    }
+
+    /// What it is about.
+    pub const fn theme(self) -> Theme {
+        match self {
+            Self::CacheHint | Self::BlockOrder => Theme::L2,
+            Self::LoadBytes | Self::SharedPad | Self::Stages => Theme::Memory,
+            Self::TileQ | Self::TileKv | Self::Warps | Self::KvSplit | Self::RowLanes | Self::BlocksPerSm => {
+                Theme::Launch
+            }
+            Self::QInRegisters | Self::ExpPoly | Self::LazyRescale => Theme::Instructions,
+        }
+    }
+}
+
+/// The values one gene can have in one family, smallest first.
+#[derive(Clone, Copy, Debug)]
+pub struct Domain {
+    /// The gene.
+    pub gene: Gene,
+    /// Its values.
+    pub values: &'static [u16],
+}

@@ -1,0 +1,94 @@
+//! One entry point: what is compiled.
+
+use core::{fmt, str::FromStr};
+
+use crate::{Dtype, Family, Gene, ParseError, Variant, parse, variant::describe};
+
+/// What is compiled: a variant's code genes for one dtype and head_dim. Variants that differ only in launch genes share it.
+///
+/// Text form: `mma:f16:64x64:tile_q=64,...`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kernel {
+    /// Element type of Q, K, V and O.
+    pub dtype: Dtype,
+    /// Columns of Q and K.
+    pub head_dim_qk: u32,
+    /// Columns of V and O.
+    pub head_dim_v: u32,
+    code: Variant,
+}
+
+/// What the PTX of an entry point says of its launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaunchBounds {
+    /// Threads of a block: `.maxntid`.
+    pub threads: u32,
+    /// Blocks one multiprocessor must be able to hold: `.minnctapersm`.
+    pub blocks_per_sm: u32,
+}
+
+impl Kernel {
+    pub(crate) fn from_parts(variant: Variant, dtype: Dtype, head_dim_qk: u32, head_dim_v: u32) -> Self {
+        Self { dtype, head_dim_qk, head_dim_v, code: variant.code_only() }
+    }
+
+    /// The family.
+    pub const fn family(&self) -> Family {
+        self.code.family()
+    }
+
+    /// Its code genes and their values, in the order of [`Family::domains`].
+    pub fn genes(&self) -> impl Iterator<Item = (Gene, u16)> + '_ {
+        self.code.genes()
+    }
+
+    /// What its PTX must say of its launch.
+    pub const fn launch_bounds(&self) -> LaunchBounds {
+        LaunchBounds { threads: 32 * self.code.value(Gene::Warps), blocks_per_sm: self.code.value(Gene::BlocksPerSm) }
+    }
+
+    /// Its name as an identifier.
+    pub const fn symbol(&self) -> Symbol<'_> {
+        Symbol(self)
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        describe(self.dtype, self.head_dim_qk, self.head_dim_v, f, &self.code)
+    }
+}
+
+impl FromStr for Kernel {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse::kernel(text)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Kernel {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Kernel {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse::deserialize(deserializer, "a kernel such as tiled:f16:64x64:tile_q=64,...")
+    }
+}
+
+/// A kernel's name as an identifier: `mma_f16_64x64_tile_q64_...`.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol<'a>(&'a Kernel);
+
+impl fmt::Display for Symbol<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kernel { dtype, head_dim_qk, head_dim_v, .. } = self.0;
+        write!(f, "{}_{}_{head_dim_qk}x{head_dim_v}", self.0.family(), dtype.name())?;
+        self.0.genes().try_for_each(|(gene, value)| write!(f, "_{}{value}", gene.name()))
+    }
+}

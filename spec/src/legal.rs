@@ -1,0 +1,376 @@
+//! The only place that decides whether a variant fits a problem and a GPU.
+
+use crate::layout::{MmaLayout, TiledLayout};
+use crate::{AttentionArgs, DeviceLimits, Family, Gene, Problem, Sm, Strides, Variant};
+
+/// Why a variant cannot run a problem on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Illegal {
+    /// A dimension of the problem is zero.
+    #[error("{field} is 0; at least 1 is needed")]
+    Empty {
+        /// The dimension.
+        field: &'static str,
+    },
+    /// A head_dim is out of range.
+    #[error("{field} is {value}; multiples of 8 from 8 to 256 are allowed")]
+    HeadDim {
+        /// `head_dim_qk` or `head_dim_v`.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// Query heads cannot be shared out evenly.
+    #[error("heads_q is {heads_q}; it must be a multiple of heads_kv, {heads_kv}")]
+    Heads {
+        /// Query heads.
+        heads_q: u32,
+        /// Key/value heads.
+        heads_kv: u32,
+    },
+    /// Sequence too long for 32-bit row numbers.
+    #[error("{field} is {value}; at most {} is allowed", MAX_SEQLEN)]
+    Seqlen {
+        /// `seqlen_q` or `seqlen_kv`.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// The scale is not a finite number.
+    #[error("the softmax scale must be finite")]
+    Scale,
+    /// Rows do not start at multiples of the load width.
+    #[error("{load_bytes}-byte loads need every stride of {tensor} to be a multiple of {load_bytes} bytes")]
+    Alignment {
+        /// Q, K, V or O.
+        tensor: char,
+        /// Bytes of one load.
+        load_bytes: u32,
+    },
+    /// Rows do not hold a whole number of loads.
+    #[error("{load_bytes}-byte loads do not divide a row of {row_bytes} B")]
+    LoadWidth {
+        /// Bytes of one load.
+        load_bytes: u32,
+        /// Bytes of one row.
+        row_bytes: u32,
+    },
+    /// Too many threads.
+    #[error("needs {needed} threads per block, {allowed} are allowed")]
+    Threads {
+        /// What it needs.
+        needed: u32,
+        /// What there is.
+        allowed: u32,
+    },
+    /// Too much shared memory.
+    #[error("needs {needed} B of shared memory per block, this GPU allows {allowed} B")]
+    SharedMemory {
+        /// What it needs.
+        needed: u32,
+        /// What there is.
+        allowed: u32,
+    },
+    /// So many blocks do not fit one multiprocessor.
+    #[error("{blocks} blocks per SM need {needed} B of shared memory, this GPU has {allowed} B")]
+    Occupancy {
+        /// Blocks per multiprocessor.
+        blocks: u32,
+        /// What they need.
+        needed: u32,
+        /// What there is.
+        allowed: u32,
+    },
+    /// Too many registers.
+    #[error("holds {needed} values per thread in registers, {allowed} are left for them")]
+    Registers {
+        /// What it needs.
+        needed: u32,
+        /// What there is.
+        allowed: u32,
+    },
+    /// The tile cannot be divided among the warps.
+    #[error("{what} would be {value}; allowed are {allowed}")]
+    Division {
+        /// The share.
+        what: &'static str,
+        /// Its value, rounded down.
+        value: u32,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The rows' chunks cannot be permuted.
+    #[error("shared_pad=0 permutes 8 chunks, a row of head_dim {head_dim} has {chunks}; use shared_pad=1")]
+    Swizzle {
+        /// The head_dim.
+        head_dim: u32,
+        /// Its 16-byte chunks.
+        chunks: u32,
+    },
+    /// The GPU has not what the family needs.
+    #[error("family {family} does not run on {sm}")]
+    Device {
+        /// The family.
+        family: Family,
+        /// The GPU's target.
+        sm: Sm,
+    },
+    /// More blocks than a grid can have.
+    #[error("needs {blocks} blocks, a grid has at most {}", i32::MAX)]
+    Grid {
+        /// What it needs.
+        blocks: u64,
+    },
+}
+
+/// Longest sequence: row numbers plus a tile must fit `i32`, and [`FULL_DIAGONAL`] plus a row number too.
+pub const MAX_SEQLEN: u32 = 1 << 29;
+/// The diagonal of a mask that hides nothing.
+pub const FULL_DIAGONAL: i32 = 1 << 30;
+const MAX_THREADS: u32 = 1024;
+/// Registers of a thread at most, less what addresses, loop state and fragments in flight take in the families here.
+const REGISTERS_FOR_TILES: u32 = 255 - 55;
+
+/// How a legal variant is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LaunchGeometry {
+    /// Blocks, in one dimension: batch x heads may exceed what the other dimensions allow.
+    pub blocks: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block in bytes.
+    pub shared_bytes: u32,
+    /// Query tiles of one head.
+    pub tiles_q: u32,
+    /// A [`crate::BlockOrder`].
+    pub block_order: u32,
+}
+
+impl LaunchGeometry {
+    /// The kernel's argument for tensors at these device addresses; `lse` is 0 if it is not wanted.
+    pub fn args(&self, problem: &Problem, [q, k, v, o, lse]: [u64; 5]) -> AttentionArgs {
+        let strides = &problem.strides;
+        AttentionArgs {
+            q,
+            k,
+            v,
+            o,
+            lse,
+            q_strides: strides.q,
+            k_strides: strides.k,
+            v_strides: strides.v,
+            o_strides: strides.o,
+            heads_q: problem.heads_q,
+            heads_per_kv: problem.heads_per_kv(),
+            seqlen_q: problem.seqlen_q,
+            seqlen_kv: problem.seqlen_kv,
+            tiles_q: self.tiles_q,
+            heads_total: problem.batch * problem.heads_q,
+            diagonal: problem.diagonal().map_or(FULL_DIAGONAL, |d| d as i32),
+            block_order: self.block_order,
+            scale_log2: problem.softmax_scale() * core::f32::consts::LOG2_E,
+        }
+    }
+}
+
+/// Whether `variant` can run `problem` on a GPU with these limits, and how it is launched.
+pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Result<LaunchGeometry, Illegal> {
+    check_problem(problem)?;
+    let family = variant.family();
+    if !family.runs_on(limits.sm) {
+        return Err(Illegal::Device { family, sm: limits.sm });
+    }
+    let threads = 32 * variant.value(Gene::Warps);
+    if threads > MAX_THREADS {
+        return Err(Illegal::Threads { needed: threads, allowed: MAX_THREADS });
+    }
+    let need = match family {
+        Family::Tiled => tiled(problem, variant)?,
+        Family::Mma => mma(problem, variant)?,
+    };
+    check_resources(&need, threads, variant.value(Gene::BlocksPerSm), limits)?;
+
+    let tiles_q = problem.seqlen_q.div_ceil(variant.value(Gene::TileQ));
+    let blocks = u64::from(tiles_q) * u64::from(problem.batch) * u64::from(problem.heads_q);
+    Ok(LaunchGeometry {
+        blocks: i32::try_from(blocks).map_err(|_| Illegal::Grid { blocks })?.unsigned_abs(),
+        threads,
+        shared_bytes: need.shared_bytes,
+        tiles_q,
+        block_order: variant.value(Gene::BlockOrder),
+    })
+}
+
+fn check_problem(p: &Problem) -> Result<(), Illegal> {
+    for (field, value) in [
+        ("batch", p.batch),
+        ("heads_q", p.heads_q),
+        ("heads_kv", p.heads_kv),
+        ("seqlen_q", p.seqlen_q),
+        ("seqlen_kv", p.seqlen_kv),
+    ] {
+        if value == 0 {
+            return Err(Illegal::Empty { field });
+        }
+    }
+    for (field, value) in [("head_dim_qk", p.head_dim_qk), ("head_dim_v", p.head_dim_v)] {
+        if value == 0 || value > 256 || value % 8 != 0 {
+            return Err(Illegal::HeadDim { field, value });
+        }
+    }
+    if !p.heads_q.is_multiple_of(p.heads_kv) {
+        return Err(Illegal::Heads { heads_q: p.heads_q, heads_kv: p.heads_kv });
+    }
+    for (field, value) in [("seqlen_q", p.seqlen_q), ("seqlen_kv", p.seqlen_kv)] {
+        if value > MAX_SEQLEN {
+            return Err(Illegal::Seqlen { field, value });
+        }
+    }
+    if !p.softmax_scale().is_finite() {
+        return Err(Illegal::Scale);
+    }
+    Ok(())
+}
+
+/// What a block of a variant needs.
+struct Need {
+    shared_bytes: u32,
+    /// Values each thread holds in registers through the main loop.
+    registers: u32,
+}
+
+fn check_resources(need: &Need, threads: u32, blocks: u32, limits: &DeviceLimits) -> Result<(), Illegal> {
+    let shared = need.shared_bytes;
+    if shared > limits.shared_bytes_per_block {
+        return Err(Illegal::SharedMemory { needed: shared, allowed: limits.shared_bytes_per_block });
+    }
+    let together = (shared + limits.shared_bytes_reserved) * blocks;
+    if together > limits.shared_bytes_per_sm {
+        return Err(Illegal::Occupancy { blocks, needed: together, allowed: limits.shared_bytes_per_sm });
+    }
+    if threads * blocks > limits.threads_per_sm {
+        return Err(Illegal::Threads { needed: threads * blocks, allowed: limits.threads_per_sm });
+    }
+    let per_thread = (limits.registers_per_sm / (threads * blocks)).min(255);
+    let allowed = per_thread.saturating_sub(255 - REGISTERS_FOR_TILES);
+    if need.registers > allowed {
+        return Err(Illegal::Registers { needed: need.registers, allowed });
+    }
+    Ok(())
+}
+
+fn check_alignment(problem: &Problem, load_bytes: u32) -> Result<(), Illegal> {
+    let s = &problem.strides;
+    for (tensor, Strides { batch, seq, head }) in [('Q', s.q), ('K', s.k), ('V', s.v), ('O', s.o)] {
+        let unit = i64::from(load_bytes / problem.dtype.bytes());
+        if [batch, seq, head].into_iter().any(|stride| stride % unit != 0) {
+            return Err(Illegal::Alignment { tensor, load_bytes });
+        }
+    }
+    Ok(())
+}
+
+fn tiled(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
+    let (tile_q, tile_kv) = (variant.value(Gene::TileQ), variant.value(Gene::TileKv));
+    let (warps, lanes) = (variant.value(Gene::Warps), variant.value(Gene::RowLanes));
+    let load_bytes = variant.value(Gene::LoadBytes);
+    check_alignment(problem, load_bytes)?;
+    for head_dim in [problem.head_dim_qk, problem.head_dim_v] {
+        let row_bytes = head_dim * problem.dtype.bytes();
+        if !row_bytes.is_multiple_of(load_bytes) {
+            return Err(Illegal::LoadWidth { load_bytes, row_bytes });
+        }
+    }
+    let rows = tile_q * lanes / (32 * warps);
+    if rows * 32 * warps != tile_q * lanes || !(1..=8).contains(&rows) {
+        return Err(Illegal::Division { what: "rows per thread", value: rows, allowed: "1 to 8" });
+    }
+    let keys = tile_kv / lanes;
+    if keys * lanes != tile_kv || !(1..=8).contains(&keys) {
+        return Err(Illegal::Division { what: "keys per thread", value: keys, allowed: "1 to 8" });
+    }
+    let layout =
+        TiledLayout::new(tile_q, tile_kv, problem.head_dim_qk, problem.head_dim_v, variant.value(Gene::SharedPad));
+    Ok(Need { shared_bytes: layout.bytes, registers: rows * (keys + 2 * problem.head_dim_v.div_ceil(2 * lanes) + 3) })
+}
+
+fn mma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
+    let (tile_q, tile_kv) = (variant.value(Gene::TileQ), variant.value(Gene::TileKv));
+    let (warps, groups) = (variant.value(Gene::Warps), variant.value(Gene::KvSplit));
+    check_alignment(problem, crate::layout::CHUNK)?;
+    if warps % groups != 0 {
+        return Err(Illegal::Division { what: "warps per group", value: warps / groups, allowed: "whole numbers" });
+    }
+    let rows = tile_q * groups / warps;
+    if rows * warps != tile_q * groups || (rows != 16 && rows != 32) {
+        return Err(Illegal::Division { what: "rows per warp", value: rows, allowed: "16 and 32" });
+    }
+    let pad = variant.value(Gene::SharedPad);
+    for head_dim in [problem.head_dim_qk, problem.head_dim_v] {
+        let chunks = head_dim.div_ceil(16) * 2;
+        if pad == 0 && chunks % 8 != 0 {
+            return Err(Illegal::Swizzle { head_dim, chunks });
+        }
+    }
+    let layout = MmaLayout::new(
+        tile_q,
+        tile_kv,
+        problem.head_dim_qk,
+        problem.head_dim_v,
+        pad,
+        groups,
+        variant.value(Gene::Stages),
+    );
+    // Accumulators of 16 x 8 take 4 registers of each lane; Q fragments of 16 x 16 as many.
+    let (qk16, v16) = (problem.head_dim_qk.div_ceil(16), problem.head_dim_v.div_ceil(16));
+    let q = if variant.value(Gene::QInRegisters) == 1 { qk16 * 4 } else { 0 };
+    Ok(Need { shared_bytes: layout.bytes, registers: rows / 16 * (tile_kv / 2 + v16 * 8 + q + 4) })
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use super::*;
+
+    fn variant(text: &str) -> Variant {
+        text.parse().unwrap()
+    }
+
+    const MMA: &str = "mma:tile_q=64,tile_kv=64,warps=4,kv_split=1,stages=2,q_in_registers=1,shared_pad=0,exp_poly=0,\
+                       lazy_rescale=0,blocks_per_sm=1,cache_hint=0,block_order=1";
+
+    #[test]
+    fn seed_shape_geometry() {
+        let geometry = legal(&Problem::SEED, &variant(MMA), &DeviceLimits::H100).unwrap();
+        let expected = LaunchGeometry {
+            blocks: 64,
+            threads: 128,
+            shared_bytes: 64 * 128 + 2 * 2 * 64 * 128,
+            tiles_q: 8,
+            block_order: 1,
+        };
+        assert_eq!(geometry, expected);
+    }
+
+    #[test]
+    fn refusals_carry_their_numbers() {
+        let wide = Problem::new(1, 1, 64, 256, crate::Dtype::F16);
+        let big = variant(&MMA.replace("tile_kv=64", "tile_kv=128").replace("stages=2", "stages=4"));
+        let refusal = legal(&wide, &big, &DeviceLimits::H100).unwrap_err();
+        assert_eq!(refusal.to_string(), "needs 557056 B of shared memory per block, this GPU allows 232448 B");
+        let odd = Problem::new(1, 1, 64, 65, crate::Dtype::F16);
+        let refusal = legal(&odd, &big, &DeviceLimits::H100).unwrap_err();
+        assert_eq!(refusal.to_string(), "head_dim_qk is 65; multiples of 8 from 8 to 256 are allowed");
+        let heads = Problem::SEED.with_heads_kv(3);
+        assert_eq!(legal(&heads, &big, &DeviceLimits::H100), Err(Illegal::Heads { heads_q: 8, heads_kv: 3 }));
+    }
+
+    #[test]
+    fn more_batch_and_heads_than_grid_y_allows() {
+        let many = Problem::new(65_536, 8, 4, 64, crate::Dtype::F16);
+        assert_eq!(legal(&many, &variant(MMA), &DeviceLimits::H100).unwrap().blocks, 524_288);
+    }
+}

@@ -1,0 +1,32 @@
+//! Plain data that the kernels and the host agree on.
+//!
+//! * [`Problem`] says *what* is asked: shapes, strides, dtype, mask.
+//! * [`Variant`] says *how*: a kernel [`Family`] and a value for each of its genes.
+//! * [`legal()`] is the only place that decides whether the two fit a GPU, and with which launch geometry.
+//! * [`AttentionArgs`] is what every attention kernel receives.
+//!
+//! `no_std` and without allocation, so that the kernels can use it as it is.
+#![no_std]
+
+mod args;
+mod device;
+mod dtype;
+mod family;
+mod gene;
+mod kernel;
+pub mod layout;
+mod legal;
+mod parse;
+mod problem;
+mod variant;
+
+pub use args::{AttentionArgs, BlockOrder, Strides};
+pub use device::{DeviceLimits, Sm};
+pub use dtype::Dtype;
+pub use family::Family;
+pub use gene::{Domain, Effect, Gene, Theme};
+pub use kernel::{Kernel, LaunchBounds};
+pub use legal::{FULL_DIAGONAL, Illegal, LaunchGeometry, MAX_SEQLEN, legal};
+pub use parse::ParseError;
+pub use problem::{Align, Mask, Problem, TensorStrides};
+pub use variant::Variant;

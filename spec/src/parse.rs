@@ -1,0 +1,163 @@
+//! Text forms read back, with errors that say what was read and what is allowed.
+
+use crate::{Align, Dtype, Family, Gene, Kernel, Mask, Problem, Strides, Variant};
+
+/// Why a text is no problem, variant or kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// A field of a problem is not known.
+    #[error(
+        "unknown field number {0} in the problem; known are b, h, hq, hk, s, sq, sk, d, dqk, dv, \
+         f16|bf16, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale"
+    )]
+    Field(usize),
+    /// A field's number does not fit.
+    #[error("field number {0} of the problem does not hold a number that fits")]
+    Number(usize),
+    /// A field that has no default is absent.
+    #[error("the problem has no {0}; give for example b1-h8-s512-d64-f16")]
+    Missing(&'static str),
+    /// The family is not known.
+    #[error("unknown kernel family; known are tiled and mma")]
+    Family,
+    /// A gene is not known, not of this family, or has a value it cannot have.
+    #[error("gene number {0} of the variant is unknown, not of this family, or has a value it cannot have")]
+    Gene(usize),
+    /// A gene of the family is absent.
+    #[error("the variant has no value for gene {}", .0.name())]
+    MissingGene(Gene),
+    /// A kernel's text form is not `family:dtype:DQKxDV:genes`.
+    #[error("a kernel reads family:dtype:DQKxDV:gene=value,...")]
+    Kernel,
+}
+
+pub(crate) fn problem(text: &str) -> Result<Problem, ParseError> {
+    let mut p = Problem::new(1, 0, 0, 0, Dtype::F16);
+    let (mut bhsd, mut custom) = (false, [None; 4]);
+    // "causal-tl" holds the separator, so fields are joined again where needed.
+    let mut fields = text.split('-').enumerate().peekable();
+    while let Some((i, field)) = fields.next() {
+        let digits = field.find(|c: char| c.is_ascii_digit()).unwrap_or(field.len());
+        let (name, number) = field.split_at(digits);
+        let count = || number.parse::<u32>().map_err(|_| ParseError::Number(i + 1));
+        match (name, field) {
+            (_, "f16") => p.dtype = Dtype::F16,
+            (_, "bf16") => p.dtype = Dtype::Bf16,
+            (_, "full") => p.mask = Mask::Full,
+            (_, "causal") => {
+                let top_left = fields.next_if(|(_, f)| *f == "tl").is_some();
+                p.mask = Mask::Causal(if top_left { Align::TopLeft } else { Align::BottomRight });
+            }
+            (_, "bshd") => bhsd = false,
+            (_, "bhsd") => bhsd = true,
+            ("b", _) => p.batch = count()?,
+            ("h", _) => (p.heads_q, p.heads_kv) = (count()?, count()?),
+            ("hq", _) => p.heads_q = count()?,
+            ("hk", _) => p.heads_kv = count()?,
+            ("s", _) => (p.seqlen_q, p.seqlen_kv) = (count()?, count()?),
+            ("sq", _) => p.seqlen_q = count()?,
+            ("sk", _) => p.seqlen_kv = count()?,
+            ("d", _) => (p.head_dim_qk, p.head_dim_v) = (count()?, count()?),
+            ("dqk", _) => p.head_dim_qk = count()?,
+            ("dv", _) => p.head_dim_v = count()?,
+            ("qstr" | "kstr" | "vstr" | "ostr", _) => {
+                let slot = ["qstr", "kstr", "vstr", "ostr"].iter().position(|n| *n == name).unwrap_or(0);
+                custom[slot] = Some(strides(number).ok_or(ParseError::Number(i + 1))?);
+            }
+            ("scale", _) => {
+                let bits = number.strip_prefix("0x").and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                let value = match bits {
+                    Some(bits) => Some(f32::from_bits(bits)),
+                    None => number.parse().ok(),
+                };
+                p.scale = Some(value.filter(|v: &f32| v.is_finite()).ok_or(ParseError::Number(i + 1))?);
+            }
+            _ => return Err(ParseError::Field(i + 1)),
+        }
+    }
+    for (missing, name) in [
+        (p.heads_q == 0, "heads (h or hq)"),
+        (p.seqlen_q == 0, "query length (s or sq)"),
+        (p.head_dim_qk == 0, "head_dim (d or dqk)"),
+    ] {
+        if missing {
+            return Err(ParseError::Missing(name));
+        }
+    }
+    if p.heads_kv == 0 {
+        p.heads_kv = p.heads_q;
+    }
+    if p.head_dim_v == 0 {
+        p.head_dim_v = p.head_dim_qk;
+    }
+    p = if bhsd { p.in_bhsd() } else { p.in_bshd() };
+    let s = &mut p.strides;
+    for (tensor, given) in [&mut s.q, &mut s.k, &mut s.v, &mut s.o].into_iter().zip(custom) {
+        *tensor = given.unwrap_or(*tensor);
+    }
+    Ok(p)
+}
+
+fn strides(text: &str) -> Option<Strides> {
+    let mut parts = text.split('/').map(|n| n.parse::<i64>());
+    let strides = Strides { batch: parts.next()?.ok()?, seq: parts.next()?.ok()?, head: parts.next()?.ok()? };
+    parts.next().is_none().then_some(strides)
+}
+
+fn dtype(text: &str) -> Option<Dtype> {
+    Dtype::ALL.into_iter().find(|d| d.name() == text)
+}
+
+pub(crate) fn variant(text: &str) -> Result<Variant, ParseError> {
+    let (family, genes) = text.split_once(':').ok_or(ParseError::Family)?;
+    let family = Family::ALL.into_iter().find(|f| f.name() == family).ok_or(ParseError::Family)?;
+    let mut variant = Variant::bare(family);
+    read_genes(&mut variant, genes)?;
+    match family.domains().iter().find(|domain| variant.get(domain.gene).is_none()) {
+        Some(domain) => Err(ParseError::MissingGene(domain.gene)),
+        None => Ok(variant),
+    }
+}
+
+fn read_genes(variant: &mut Variant, genes: &str) -> Result<(), ParseError> {
+    for (i, pair) in genes.split(',').filter(|pair| !pair.is_empty()).enumerate() {
+        let error = ParseError::Gene(i + 1);
+        let (name, value) = pair.split_once('=').ok_or(error)?;
+        let gene = Gene::ALL.into_iter().find(|g| g.name() == name).ok_or(error)?;
+        let value = value.parse().map_err(|_| error)?;
+        *variant = variant.with(gene, value).ok_or(error)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn kernel(text: &str) -> Result<Kernel, ParseError> {
+    let mut parts = text.splitn(4, ':');
+    let mut next = || parts.next().ok_or(ParseError::Kernel);
+    let (family, element, dims, genes) = (next()?, next()?, next()?, next()?);
+    let family = Family::ALL.into_iter().find(|f| f.name() == family).ok_or(ParseError::Family)?;
+    let dtype = dtype(element).ok_or(ParseError::Kernel)?;
+    let (qk, v) = dims.split_once('x').ok_or(ParseError::Kernel)?;
+    let dim = |text: &str| text.parse().map_err(|_| ParseError::Kernel);
+    let mut variant = Variant::bare(family);
+    read_genes(&mut variant, genes)?;
+    Ok(Kernel::from_parts(variant, dtype, dim(qk)?, dim(v)?))
+}
+
+#[cfg(feature = "serde")]
+pub(crate) fn deserialize<'de, D, T>(deserializer: D, expecting: &'static str) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: core::str::FromStr<Err = ParseError>,
+{
+    struct Text<T>(&'static str, core::marker::PhantomData<T>);
+    impl<T: core::str::FromStr<Err = ParseError>> serde::de::Visitor<'_> for Text<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            f.write_str(self.0)
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_str(Text(expecting, core::marker::PhantomData))
+}
