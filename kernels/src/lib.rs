@@ -1,1 +1,19 @@
-//! See the crate's description in Cargo.toml.
+//! Attention kernels.
+//!
+//! * [`gpu`] is the machine: every file has one surface and two bodies, PTX and the CPU machine.
+//! * [`tile`] maps rows, columns and lanes onto it.
+#![no_std]
+#![cfg_attr(
+    target_arch = "nvptx64",
+    feature(abi_unadjusted, asm_experimental_arch, core_intrinsics, link_llvm_intrinsics, stdarch_nvptx),
+    // The codegen's own surface: there is no stable name for it.
+    allow(internal_features)
+)]
+
+pub mod gpu;
+pub mod tile;
+
+#[cfg(not(target_arch = "nvptx64"))]
+#[doc(hidden)]
+pub use simt;
+pub use spec::AttentionArgs;
