@@ -61,7 +61,7 @@ impl Batch {
     pub(crate) fn source(&self) -> String {
         let mut text = format!(
             "#![cfg_attr(target_arch = \"nvptx64\", no_std, feature({GPU_FEATURES}), allow(internal_features))]\n\
-             kernels::module! {{}}\n"
+             extern crate kernels;\n"
         );
         for kernel in &self.kernels {
             let Kernel { dtype, head_dim_qk, head_dim_v, .. } = kernel;
