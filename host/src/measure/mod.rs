@@ -1,0 +1,4 @@
+//! Times, and what to hold them against.
+
+pub mod floor;
+pub mod timing;
