@@ -1,6 +1,7 @@
 //! The steps of attention, one concern per file. Families wire them.
 
 mod exponential;
+mod fragment;
 mod load;
 mod mask;
 mod merge;
@@ -8,6 +9,7 @@ mod softmax;
 mod work;
 
 pub use exponential::exponential;
+pub use fragment::{across_quad, finish_scores, pack_operand, rescale, softmax};
 pub use load::{Loader, copy_tile, load_tile};
 pub use mask::Mask;
 pub use merge::{Partials, merge};

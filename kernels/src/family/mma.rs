@@ -6,7 +6,10 @@
 
 use spec::{AttentionArgs, layout::MmaLayout};
 
-use crate::attention::{Loader, Partials, RowState, Scale, Work, copy_tile, exponential, merge};
+use crate::attention::{
+    Loader, Partials, RowState, Scale, Work, across_quad, copy_tile, finish_scores, merge, pack_operand, rescale,
+    softmax,
+};
 use crate::gpu::{
     CacheHint, Element, Shared, any_lane, commit, fma, load_matrices, load_matrices_transposed, shuffle_xor,
     sync_block, sync_group, thread_index, wait,
@@ -106,16 +109,16 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
             k16 += 1;
         }
         let first_key = ring.first_key(step);
-        if scale.turns() {
-            each(&mut scores, |x, _, _| scale.turn(x));
+        let mut r = 0;
+        while r < R {
+            let rows = work.first_row + first_warp_row + r as u32 * 16;
+            finish_scores(&mut scores[r], &scale, &work.mask, rows, first_key, lane);
+            let corrections = softmax(&mut scores[r], &mut states[r], &scale, G::EXP_POLY);
+            if !G::LAZY_RESCALE || any_lane(corrections != [1.0; 2]) {
+                rescale(&mut output[r], corrections);
+            }
+            r += 1;
         }
-        let first_row = work.first_row + first_warp_row;
-        if work.mask.hides_any(first_row, first_key + G::TILE_KV) {
-            let row = first_row + lane.row();
-            let key = first_key + lane.column();
-            each(&mut scores, |x, i, j| if key + j >= work.mask.visible(row + i) { f32::NEG_INFINITY } else { x });
-        }
-        softmax::<G, R, KV8, V8>(&mut scores, &mut states, &mut output, &scale);
         let v = ring.next_v(step);
         add_output::<E, R, KV8, V8>(&mut output, &scores, v, lane);
         step += 1;
@@ -238,25 +241,6 @@ impl<'a, G: Genes> Ring<'a, G> {
     }
 }
 
-/// Maps each element of an accumulator; `f` gets it with its row and column as distances from the lane's first.
-#[inline(always)]
-fn each<const R: usize, const N: usize>(accumulator: &mut Accumulator<R, N>, f: impl Fn(f32, u32, u32) -> f32) {
-    let mut r = 0;
-    while r < R {
-        let mut n = 0;
-        while n < N {
-            let mut e = 0;
-            while e < 4 {
-                let x = accumulator[r][n][e];
-                accumulator[r][n][e] = f(x, (r * 16 + e / 2 * 8) as u32, (n * 8 + e % 2) as u32);
-                e += 1;
-            }
-            n += 1;
-        }
-        r += 1;
-    }
-}
-
 /// Loads a warp's Q fragments of 16 columns.
 #[inline(always)]
 fn load_q<const R: usize, const QK16: usize>(
@@ -308,17 +292,10 @@ fn add_output<E: Element, const R: usize, const KV8: usize, const V8: usize>(
     let (row, chunk) = matrix_row_v(lane);
     let mut k16 = 0;
     while k16 < KV8 / 2 {
-        // The accumulators of two neighbouring blocks of 8 keys are, rounded and packed, the next product's operand.
         let mut p = [[0; 4]; R];
         let mut r = 0;
         while r < R {
-            let [left, right] = [probabilities[r][2 * k16], probabilities[r][2 * k16 + 1]];
-            p[r] = [
-                E::pack(left[0], left[1]),
-                E::pack(left[2], left[3]),
-                E::pack(right[0], right[1]),
-                E::pack(right[2], right[3]),
-            ];
+            p[r] = pack_operand::<E>(probabilities[r][2 * k16], probabilities[r][2 * k16 + 1]);
             r += 1;
         }
         let mut v16 = 0;
@@ -334,67 +311,6 @@ fn add_output<E: Element, const R: usize, const KV8: usize, const V8: usize>(
         }
         k16 += 1;
     }
-}
-
-/// Turns scores into probabilities relative to the rows' maxima so far, and rescales the output to them.
-#[inline(always)]
-fn softmax<G: Genes, const R: usize, const KV8: usize, const V8: usize>(
-    scores: &mut Accumulator<R, KV8>,
-    states: &mut [[RowState; 2]; R],
-    output: &mut Accumulator<R, V8>,
-    scale: &Scale,
-) {
-    let mut r = 0;
-    while r < R {
-        let mut corrections = [0.0; 2];
-        let mut half = 0;
-        while half < 2 {
-            // Two chains of maxima, then of sums: one would wait for itself.
-            let (mut even, mut odd) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
-            let mut n = 0;
-            while n < KV8 {
-                even = even.max(scores[r][n][2 * half]);
-                odd = odd.max(scores[r][n][2 * half + 1]);
-                n += 1;
-            }
-            let step = states[r][half].advance(across_quad(even.max(odd), f32::max), scale);
-            let mut sums = [0.0; 2];
-            let mut n = 0;
-            while n < KV8 {
-                let mut e = 0;
-                while e < 2 {
-                    let x = fma(scores[r][n][2 * half + e], scale.factor, -step.base);
-                    let probability = exponential(x, n * 2 + e, G::EXP_POLY);
-                    scores[r][n][2 * half + e] = probability;
-                    sums[e] += probability;
-                    e += 1;
-                }
-                n += 1;
-            }
-            states[r][half].sum += sums[0] + sums[1];
-            corrections[half] = step.correction;
-            half += 1;
-        }
-        if !G::LAZY_RESCALE || any_lane(corrections[0] != 1.0 || corrections[1] != 1.0) {
-            let mut n = 0;
-            while n < V8 {
-                let mut e = 0;
-                while e < 4 {
-                    output[r][n][e] *= corrections[e / 2];
-                    e += 1;
-                }
-                n += 1;
-            }
-        }
-        r += 1;
-    }
-}
-
-/// Combines a value over the four lanes that share a row.
-#[inline(always)]
-fn across_quad(value: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let value = combine(value, shuffle_xor(value, 1));
-    combine(value, shuffle_xor(value, 2))
 }
 
 /// Normalises the output and writes it, merging the groups' shares first if there are several.
