@@ -4,3 +4,4 @@ pub mod cases;
 pub mod device;
 pub mod driver;
 pub mod measure;
+pub mod tensor;
