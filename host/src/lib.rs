@@ -1,5 +1,6 @@
 //! Plan, launch, measure and evolve attention kernels.
 
+pub mod attention;
 pub mod cases;
 pub mod device;
 pub mod driver;

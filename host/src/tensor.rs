@@ -226,6 +226,11 @@ impl Tensor {
         &self.layout
     }
 
+    /// The GPU it is on.
+    pub fn gpu(&self) -> &Gpu {
+        self.buffer.gpu()
+    }
+
     /// Its device address.
     pub fn address(&self) -> u64 {
         self.buffer.address()

@@ -54,6 +54,11 @@ impl Module {
         }
     }
 
+    /// The GPU it was compiled for.
+    pub fn gpu(&self) -> &Gpu {
+        &self.0.gpu
+    }
+
     /// The kernel of this name.
     pub fn function(&self, name: &str) -> Result<Function, DriverError> {
         let name = CString::new(name).map_err(|_| DriverError::Nul { what: "the kernel's name" })?;
@@ -153,7 +158,7 @@ impl Function {
 
     /// The GPU it was compiled for.
     pub fn gpu(&self) -> &Gpu {
-        &self.module.0.gpu
+        self.module.gpu()
     }
 
     fn attribute(&self, attribute: Attribute) -> Result<u32, DriverError> {
