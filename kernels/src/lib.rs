@@ -2,6 +2,9 @@
 //!
 //! * [`gpu`] is the machine: every file has one surface and two bodies, PTX and the CPU machine.
 //! * [`tile`] maps rows, columns and lanes onto it.
+//! * [`attention`] holds the steps of the algorithm, one concern per file.
+//! * [`family`] wires them into kernels.
+//! * [`entry!`] stamps an exported entry point for a variant.
 #![no_std]
 #![cfg_attr(
     target_arch = "nvptx64",
@@ -10,6 +13,9 @@
     allow(internal_features)
 )]
 
+pub mod attention;
+mod entry;
+pub mod family;
 pub mod gpu;
 pub mod tile;
 

@@ -69,14 +69,24 @@ pub fn commit() {
     simt::cp_async_commit();
 }
 
-/// Waits until at most `PENDING` of this thread's groups are under way. Other threads need a barrier after it.
+/// Waits until at most `pending` of this thread's groups are under way; `pending` must be known at compile time. Other
+/// threads need a barrier after it.
 #[inline(always)]
-pub fn wait<const PENDING: u32>() {
+pub fn wait(pending: u32) {
     #[cfg(target_arch = "nvptx64")]
     // SAFETY: touches no memory but what the copies write.
     unsafe {
-        asm!("cp.async.wait_group {0};", const PENDING, options(nostack));
+        match pending {
+            1 => asm!("cp.async.wait_group 1;", options(nostack)),
+            2 => asm!("cp.async.wait_group 2;", options(nostack)),
+            3 => asm!("cp.async.wait_group 3;", options(nostack)),
+            4 => asm!("cp.async.wait_group 4;", options(nostack)),
+            5 => asm!("cp.async.wait_group 5;", options(nostack)),
+            6 => asm!("cp.async.wait_group 6;", options(nostack)),
+            // Waiting for more than was asked is never wrong.
+            _ => asm!("cp.async.wait_group 0;", options(nostack)),
+        }
     }
     #[cfg(not(target_arch = "nvptx64"))]
-    simt::cp_async_wait(PENDING);
+    simt::cp_async_wait(pending);
 }

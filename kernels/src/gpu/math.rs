@@ -11,6 +11,18 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     simt::fma(a, b, c)
 }
 
+/// Quotient and rest of `a / b`; `b` must not be zero.
+#[inline(always)]
+pub fn divide(a: u32, b: u32) -> (u32, u32) {
+    // A check would bring a call of the panic machinery into the kernel.
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::hint::assert_unchecked(b != 0);
+    }
+    (a / b, a % b)
+}
+
 /// `2^x` on the special-function unit, within 2 ulp; subnormal results are flushed to zero.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
@@ -43,19 +55,36 @@ pub fn log2(x: f32) -> f32 {
     simt::log2(x)
 }
 
-/// `2^x` for `x <= 1` on the FMA units, within 3e-6 relative; below -126 it is 2^-126, also for -inf.
+/// The larger of two; NaN if either is.
+#[inline(always)]
+fn max_nan(a: f32, b: f32) -> f32 {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let larger: f32;
+        // SAFETY: touches no memory.
+        unsafe {
+            core::arch::asm!("max.NaN.f32 {0}, {1}, {2};", out(reg32) larger, in(reg32) a, in(reg32) b,
+                options(pure, nomem, nostack));
+        }
+        larger
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    if a.is_nan() || a > b { a } else { b }
+}
+
+/// `2^x` for `x < 128` on the FMA units, within 3e-6 relative; results below 2^-126 are flushed to zero, NaN stays NaN.
 ///
-/// The integer part goes to the exponent by adding its bits, the rest through a polynomial (minimax on ±1/2).
+/// The rounded integer part becomes the exponent of a factor; a polynomial (minimax on ±1/2) gives the rest.
 #[inline(always)]
 pub fn exp2_polynomial(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 leaves the rounded integer in the low bits of the sum.
-    const MAGIC: f32 = 12_582_912.0;
-    let x = x.max(-126.0);
+    // Adding 1.5 * 2^23 leaves the rounded integer in the low bits of the sum, here with the exponent's bias.
+    const MAGIC: f32 = 12_582_912.0 + 127.0;
+    let x = max_nan(x, -127.0);
     let shifted = x + MAGIC;
     let fraction = x - (shifted - MAGIC);
     let p = fma(9.570_1e-3, fraction, 5.591_786e-2);
     let p = fma(p, fraction, 2.402_474_5e-1);
     let p = fma(p, fraction, 6.931_218e-1);
     let p = fma(p, fraction, 9.999_992_6e-1);
-    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+    p * f32::from_bits(shifted.to_bits() << 23)
 }

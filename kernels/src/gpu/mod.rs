@@ -18,7 +18,7 @@ pub use async_copy::{CacheHint, commit, copy_chunk, wait};
 pub use barrier::{sync_block, sync_group, sync_warp};
 pub use element::{Bf16, Element, F16};
 pub use global::Global;
-pub use math::{exp2, exp2_polynomial, fma, log2};
+pub use math::{divide, exp2, exp2_polynomial, fma, log2};
 pub use matrix::{load_matrices, load_matrices_transposed};
 pub use shared::Shared;
 pub use thread::{block_index, thread_index};

@@ -4,31 +4,33 @@ use spec::layout::CHUNK;
 
 use crate::gpu::Shared;
 
-/// A tile whose rows are `PITCH` bytes apart. With `PERMUTED`, chunk `c` of row `r` lies where chunk `c ^ (r % 8)` would:
+/// A tile whose rows are `pitch` bytes apart. If `permuted`, chunk `c` of row `r` lies where chunk `c ^ (r % 8)` would:
 /// eight rows' chunks of one column then lie in different banks without padding. Rows must hold a multiple of 8 chunks.
 #[derive(Clone, Copy, Debug)]
-pub struct SharedTile<const PITCH: u32, const PERMUTED: bool> {
+pub struct SharedTile {
     start: Shared,
+    pitch: u32,
+    permuted: bool,
 }
 
-impl<const PITCH: u32, const PERMUTED: bool> SharedTile<PITCH, PERMUTED> {
+impl SharedTile {
     /// The tile that starts at `start`.
     #[inline(always)]
-    pub fn new(start: Shared) -> Self {
-        Self { start }
+    pub fn new(start: Shared, pitch: u32, permuted: bool) -> Self {
+        Self { start, pitch, permuted }
     }
 
-    /// The tile `bytes` further on.
+    /// The like tile `bytes` further on.
     #[inline(always)]
     pub fn at(self, bytes: u32) -> Self {
-        Self { start: self.start.at(bytes) }
+        Self { start: self.start.at(bytes), ..self }
     }
 
     /// Address of a chunk.
     #[inline(always)]
     pub fn chunk(self, row: u32, chunk: u32) -> Shared {
-        let chunk = if PERMUTED { chunk ^ (row % 8) } else { chunk };
-        self.start.at(row * PITCH + chunk * CHUNK)
+        let chunk = if self.permuted { chunk ^ (row % 8) } else { chunk };
+        self.start.at(row * self.pitch + chunk * CHUNK)
     }
 
     /// Address of a byte of a row.
