@@ -1,5 +1,9 @@
 //! Plan, launch, measure and evolve attention kernels.
 
+pub mod attention;
 pub mod cases;
 pub mod device;
+pub mod driver;
+pub mod measure;
 pub mod oracle;
+pub mod tensor;
