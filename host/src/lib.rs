@@ -5,4 +5,5 @@ pub mod cases;
 pub mod device;
 pub mod driver;
 pub mod measure;
+pub mod oracle;
 pub mod tensor;
