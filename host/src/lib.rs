@@ -2,3 +2,6 @@
 
 pub mod cases;
 pub mod device;
+pub mod evolve;
+pub mod measure;
+pub mod record;

@@ -1,0 +1,58 @@
+//! Where compiled variants come from, and what must hold of them before they may run.
+
+use serde::{Deserialize, Serialize};
+use spec::Variant;
+
+use crate::device::{Code, Failure};
+
+/// What the assembler said of a kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes written to local memory because registers ran out.
+    pub spill_stores: u32,
+    /// Bytes read back from there.
+    pub spill_loads: u32,
+    /// Bytes of local memory of a thread.
+    pub stack: u32,
+    /// Remarks on code that was not compiled as it was meant, such as serialised wgmma.
+    pub notes: Vec<String>,
+}
+
+/// A variant that compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// What runs.
+    pub code: Code,
+    /// Hash of the machine-independent code: with the launch geometry, the identity of what is measured.
+    pub sha256: String,
+    /// What the assembler said, where one was asked.
+    pub facts: Option<Facts>,
+}
+
+/// Gives compiled variants: a builder, a store, a catalog, or a record of what they were.
+pub trait Source {
+    /// What made the code, e.g. the compiler's version: a journal is resumed with the same only.
+    fn toolchain(&self) -> String;
+
+    /// One answer per variant, in their order. A batch is asked for at once because it is compiled at once.
+    fn compile(&mut self, variants: &[Variant]) -> Vec<Result<Compiled, Failure>>;
+}
+
+/// The compiler gate: code that keeps values in local memory or was serialised is not worth a trial.
+pub fn gate(facts: &Facts) -> Result<(), Failure> {
+    if facts.spill_stores + facts.spill_loads > 0 {
+        return Err(Failure::Gate(format!(
+            "spills {} B and reloads {} B at {} registers",
+            facts.spill_stores, facts.spill_loads, facts.registers
+        )));
+    }
+    if facts.stack > 0 {
+        return Err(Failure::Gate(format!("keeps {} B in local memory", facts.stack)));
+    }
+    match facts.notes.first() {
+        Some(note) => Err(Failure::Gate(note.clone())),
+        None => Ok(()),
+    }
+}

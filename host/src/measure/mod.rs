@@ -1,0 +1,4 @@
+//! Times, and what can be concluded from them.
+
+pub mod noise;
+pub mod statistics;
