@@ -94,3 +94,59 @@ fn forty_five_means_forty_five() {
         eprintln!("{strategy:?}: {} us, claims {:?}", winner.us, outcome.claims[0].ratio);
     }
 }
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_another_seed_another() {
+    let settings = Settings::default();
+    let (a, b) = (replay(&settings), replay(&settings));
+    assert_eq!(a, b);
+    let c = replay(&Settings { seed: 1, ..settings });
+    let variants = |outcome: &Outcome| outcome.trials.iter().map(|trial| trial.variant).collect::<Vec<_>>();
+    assert_ne!(variants(&a), variants(&c));
+}
+
+#[test]
+fn a_run_killed_anywhere_resumes_to_the_same_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let (device, space) = (Replay::new(record()), space(record()));
+    let settings = Settings { trials: 12, ..Settings::default() };
+    let run = |resume| run_on(device.clone(), &mut device.clone(), &space, &settings, Some((&path, resume))).unwrap();
+    let whole = run(false);
+    let journal = std::fs::read(&path).unwrap();
+    for cut in (0..20).map(|i| journal.len() * i / 20 + i).chain([journal.len()]) {
+        std::fs::write(&path, &journal[..cut]).unwrap();
+        assert_eq!(run(true), whole, "cut at byte {cut}");
+        assert_eq!(std::fs::read(&path).unwrap(), journal, "cut at byte {cut}");
+    }
+}
+
+/// The error of resuming a finished run under other circumstances.
+fn refusal(change: impl Fn(&mut Sweep, &mut Settings)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let mut settings = Settings { trials: 3, ..Settings::default() };
+    let mut sweep = record().clone();
+    for resume in [false, true] {
+        let device = Replay::new(&sweep);
+        let outcome = run_on(device.clone(), &mut device.clone(), &space(&sweep), &settings, Some((&path, resume)));
+        if let Err(error) = outcome {
+            return error.to_string().replace(&path.display().to_string(), "J");
+        }
+        change(&mut sweep, &mut settings);
+    }
+    "accepted".into()
+}
+
+#[test]
+fn a_journal_is_resumed_on_its_own_gpu_space_and_settings_only() {
+    assert_eq!(refusal(|_, _| ()), "accepted");
+    let text = refusal(|sweep, _| sweep.header.device.name = "Other".into());
+    assert_eq!(text, "J: the journal's device is name=\"Test GPU\", this run's is name=\"Other\"; it cannot be resumed");
+    let text = refusal(|sweep, _| drop(sweep.rows.pop()));
+    assert!(text.starts_with("J: the journal's space is "), "{text}");
+    let text = refusal(|sweep, _| sweep.header.toolchain = "newer".into());
+    assert_eq!(text, "J: the journal's toolchain is test, this run's is newer; it cannot be resumed");
+    let text = refusal(|_, settings| settings.population = 3);
+    assert_eq!(text, "J: the journal's settings is population=5, this run's is population=3; it cannot be resumed");
+}
