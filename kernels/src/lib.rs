@@ -1,1 +1,25 @@
-//! See the crate's description in Cargo.toml.
+//! Attention kernels.
+//!
+//! * [`gpu`] is the machine: every file has one surface and two bodies, PTX and the CPU machine.
+//! * [`tile`] maps rows, columns and lanes onto it.
+//! * [`attention`] holds the steps of the algorithm, one concern per file.
+//! * [`family`] wires them into kernels.
+//! * [`entry!`] stamps an exported entry point for a variant.
+#![no_std]
+#![cfg_attr(
+    target_arch = "nvptx64",
+    feature(abi_unadjusted, asm_experimental_arch, core_intrinsics, link_llvm_intrinsics, stdarch_nvptx),
+    // The codegen's own surface: there is no stable name for it.
+    allow(internal_features)
+)]
+
+pub mod attention;
+mod entry;
+pub mod family;
+pub mod gpu;
+pub mod tile;
+
+#[cfg(not(target_arch = "nvptx64"))]
+#[doc(hidden)]
+pub use simt;
+pub use spec::AttentionArgs;

@@ -1,0 +1,82 @@
+//! Tiles from global to shared memory. Rows and columns that do not exist become zeros.
+
+use spec::layout::CHUNK;
+
+use super::Rows;
+use crate::gpu::{CacheHint, copy_chunk};
+use crate::tile::SharedTile;
+
+/// Threads that load together.
+#[derive(Clone, Copy, Debug)]
+pub struct Loader {
+    /// Index of this thread among them.
+    pub thread: u32,
+    /// How many they are.
+    pub threads: u32,
+}
+
+impl Loader {
+    /// Calls `f` with this thread's share of `0..count`, in strides of the number of threads. `count` must be known at
+    /// compile time, so that the loop can be unrolled.
+    #[inline(always)]
+    pub fn share(self, count: u32, mut f: impl FnMut(u32)) {
+        let mut step = 0;
+        while step < count.div_ceil(self.threads) {
+            let index = self.thread + step * self.threads;
+            if count.is_multiple_of(self.threads) || index < count {
+                f(index);
+            }
+            step += 1;
+        }
+    }
+}
+
+/// Starts copying rows `first..first + rows` into a tile, `row_bytes` of each filled up with zeros to a multiple of 32.
+/// Rows from `end` on do not exist.
+#[inline(always)]
+pub fn copy_tile(
+    tile: SharedTile,
+    source: &Rows,
+    first: u32,
+    end: u32,
+    rows: u32,
+    row_bytes: u32,
+    hint: CacheHint,
+    loader: Loader,
+) {
+    let chunks = row_bytes.div_ceil(2 * CHUNK) * 2;
+    loader.share(rows * chunks, |index| {
+        let (row, chunk) = (index / chunks, index % chunks);
+        let valid = first + row < end && (row_bytes == chunks * CHUNK || chunk * CHUNK < row_bytes);
+        // What is not read must still be an address of the tensor.
+        let from = if valid { source.row(first + row).at(i64::from(chunk * CHUNK)) } else { source.row(0) };
+        copy_chunk(tile.chunk(row, chunk), from, valid, hint);
+    });
+}
+
+/// Loads rows `first..first + rows` into a tile, `load_bytes` (2, 4, 8 or 16) at a time. Rows from `end` on do not exist.
+#[inline(always)]
+pub fn load_tile(
+    tile: SharedTile,
+    source: &Rows,
+    first: u32,
+    end: u32,
+    rows: u32,
+    row_bytes: u32,
+    load_bytes: u32,
+    loader: Loader,
+) {
+    let loads = row_bytes / load_bytes;
+    loader.share(rows * loads, |index| {
+        let (row, byte) = (index / loads, index % loads * load_bytes);
+        let to = tile.byte(row, byte);
+        let valid = first + row < end;
+        let from = source.row(if valid { first + row } else { 0 }).at(i64::from(byte));
+        match load_bytes {
+            2 => to.store_u16(if valid { from.load_u16() } else { 0 }),
+            4 => to.store_u32(if valid { from.load_u32() } else { 0 }),
+            8 => to.store_pair(if valid { from.load_pair() } else { [0; 2] }),
+            _ => to.store_chunk(if valid { from.load_chunk() } else { [0; 4] }),
+        }
+    });
+}

@@ -1,0 +1,96 @@
+//! What a block works on.
+
+use spec::{AttentionArgs, BlockOrder, Strides};
+
+use super::Mask;
+use crate::gpu::{Global, block_index, divide};
+
+/// Bytes of an element of Q, K, V and O.
+const ELEMENT: i64 = 2;
+
+/// The rows of one head of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    start: Global,
+    stride: i64,
+}
+
+impl Rows {
+    #[inline(always)]
+    fn of(tensor: u64, strides: &Strides, batch: u32, head: u32) -> Self {
+        let offset = i64::from(batch) * strides.batch + i64::from(head) * strides.head;
+        Self { start: Global::new(tensor).at(offset * ELEMENT), stride: strides.seq * ELEMENT }
+    }
+
+    /// Address of the first element of a row.
+    #[inline(always)]
+    pub fn row(&self, row: u32) -> Global {
+        self.start.at(i64::from(row) * self.stride)
+    }
+}
+
+/// A query tile of one head.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// First query row.
+    pub first_row: u32,
+    /// Query rows of the tile that exist.
+    pub rows: u32,
+    /// Q, K, V and O of the head.
+    pub q: Rows,
+    /// Rows of K.
+    pub k: Rows,
+    /// Rows of V.
+    pub v: Rows,
+    /// Rows of O.
+    pub o: Rows,
+    /// LSE of the head's first row; null if it is not wanted.
+    pub lse: Global,
+    /// What each row sees.
+    pub mask: Mask,
+}
+
+impl Work {
+    /// The work of this block for query tiles of `tile_q` rows.
+    #[inline(always)]
+    pub fn of_this_block(args: &AttentionArgs, tile_q: u32) -> Self {
+        let block = block_index();
+        let (tile, head_total) = if args.block_order == BlockOrder::TilesFirst as u32 {
+            let (head_total, tile) = divide(block, args.tiles_q);
+            (tile, head_total)
+        } else {
+            let (tile, head_total) = divide(block, args.heads_total);
+            let in_order = args.block_order == BlockOrder::HeadsFirst as u32;
+            (if in_order { tile } else { args.tiles_q - 1 - tile }, head_total)
+        };
+        let (batch, head) = divide(head_total, args.heads_q);
+        let (head_kv, _) = divide(head, args.heads_per_kv);
+        let first_row = tile * tile_q;
+        let lse = Global::new(args.lse);
+        let lse_offset = i64::from(head_total) * i64::from(args.seqlen_q) * 4;
+        Self {
+            first_row,
+            rows: (args.seqlen_q - first_row).min(tile_q),
+            q: Rows::of(args.q, &args.q_strides, batch, head),
+            k: Rows::of(args.k, &args.k_strides, batch, head_kv),
+            v: Rows::of(args.v, &args.v_strides, batch, head_kv),
+            o: Rows::of(args.o, &args.o_strides, batch, head),
+            lse: if lse.is_null() { lse } else { lse.at(lse_offset) },
+            mask: Mask::new(args),
+        }
+    }
+
+    /// Keys that some row of the tile sees: `0..keys`.
+    #[inline(always)]
+    pub fn keys(&self) -> u32 {
+        self.mask.visible(self.first_row + self.rows - 1)
+    }
+
+    /// Writes the LSE of a row of the tile if it is wanted and the row exists.
+    #[inline(always)]
+    pub fn store_lse(&self, row: u32, lse: f32) {
+        if !self.lse.is_null() && row < self.rows {
+            self.lse.at(i64::from(self.first_row + row) * 4).store_f32(lse);
+        }
+    }
+}

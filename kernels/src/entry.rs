@@ -1,0 +1,101 @@
+//! Stamping entry points.
+
+/// Exports an entry point for one variant: its symbol, dtype, head_dims, then the family's code genes by name.
+///
+/// On the GPU it is a kernel that takes [`AttentionArgs`](crate::AttentionArgs) by value; for the CPU machine it is a
+/// function that runs a launch of it. The crate that stamps it must enable `abi_ptx` for `nvptx64`.
+#[macro_export]
+macro_rules! entry {
+    (family: tiled, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+     tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, row_lanes: $row_lanes:literal,
+     load_bytes: $load_bytes:literal, shared_pad: $shared_pad:literal, exp_poly: $exp_poly:literal,
+     blocks_per_sm: $blocks_per_sm:literal $(,)?) => {
+        const _: () = {
+            enum Genes {}
+            impl $crate::family::tiled::Genes for Genes {
+                const HEAD_DIM_QK: u32 = $qk;
+                const HEAD_DIM_V: u32 = $v;
+                const TILE_Q: u32 = $tile_q;
+                const TILE_KV: u32 = $tile_kv;
+                const WARPS: u32 = $warps;
+                const ROW_LANES: u32 = $row_lanes;
+                const LOAD_BYTES: u32 = $load_bytes;
+                const SHARED_PAD: u32 = $shared_pad;
+                const EXP_POLY: u32 = $exp_poly;
+            }
+            $crate::export!($symbol, |args| $crate::family::tiled::attention::<
+                $crate::gpu::$dtype,
+                Genes,
+                { $tile_q * $row_lanes / (32 * $warps) },
+                { $tile_kv / $row_lanes },
+                { ($v as usize).div_ceil(2 * $row_lanes) },
+            >(args));
+        };
+    };
+    (family: mma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+     tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, kv_split: $kv_split:literal,
+     stages: $stages:literal, q_in_registers: $q_in_registers:literal, shared_pad: $shared_pad:literal,
+     exp_poly: $exp_poly:literal, lazy_rescale: $lazy_rescale:literal, blocks_per_sm: $blocks_per_sm:literal,
+     cache_hint: $cache_hint:literal $(,)?) => {
+        const _: () = {
+            enum Genes {}
+            impl $crate::family::mma::Genes for Genes {
+                const HEAD_DIM_QK: u32 = $qk;
+                const HEAD_DIM_V: u32 = $v;
+                const TILE_Q: u32 = $tile_q;
+                const TILE_KV: u32 = $tile_kv;
+                const WARPS: u32 = $warps;
+                const KV_SPLIT: u32 = $kv_split;
+                const STAGES: u32 = $stages;
+                const Q_IN_REGISTERS: bool = $q_in_registers == 1;
+                const SHARED_PAD: u32 = $shared_pad;
+                const EXP_POLY: u32 = $exp_poly;
+                const LAZY_RESCALE: bool = $lazy_rescale == 1;
+                const CACHE_HINT: $crate::gpu::CacheHint = $crate::gpu::CacheHint::from_gene($cache_hint);
+            }
+            $crate::export!($symbol, |args| $crate::family::mma::attention::<
+                $crate::gpu::$dtype,
+                Genes,
+                { $tile_q * $kv_split / ($warps * 16) },
+                { ($qk as usize).div_ceil(16) },
+                { $tile_kv / 8 },
+                { ($v as usize).div_ceil(16) * 2 },
+            >(args));
+        };
+    };
+}
+
+/// Exports `$body`, which sees `$args`, an [`&AttentionArgs`](crate::AttentionArgs), as an entry point.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export {
+    ($symbol:ident, |$args:ident| $body:expr) => {
+        /// # Safety
+        ///
+        /// The arguments must describe live tensors.
+        #[cfg(target_arch = "nvptx64")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $symbol(args: $crate::AttentionArgs) {
+            let $args = &args;
+            $body;
+        }
+
+        /// # Safety
+        ///
+        /// Both pointers must be what `simt::Entry` passes.
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $symbol(
+            request: *const $crate::simt::RawRequest,
+            report: *mut $crate::simt::RawReport,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                $crate::simt::export(request, report, |args: $crate::AttentionArgs| {
+                    let $args = &args;
+                    $body;
+                });
+            }
+        }
+    };
+}

@@ -1,0 +1,371 @@
+//! Attention on the tensor cores by `mma.sync`, with K and V copied ahead by `cp.async` (sm_80 and later).
+//!
+//! A block holds one query tile; each warp holds 16 or 32 of its rows. With `KV_SPLIT` groups of warps, each group takes
+//! every so many-th key tile through a ring of its own, and the groups' results are merged at the end: short sequences
+//! fill the GPU that way. Scores, probabilities and the output never leave registers.
+
+use spec::{AttentionArgs, layout::MmaLayout};
+
+use crate::attention::{
+    Loader, Partials, RowState, Scale, Work, across_quad, copy_tile, finish_scores, merge, pack_operand, rescale,
+    softmax,
+};
+use crate::gpu::{
+    CacheHint, Element, Shared, any_lane, commit, fma, load_matrices, load_matrices_transposed, shuffle_xor,
+    sync_block, sync_group, thread_index, wait,
+};
+use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
+
+/// The family's genes for one entry point; see [`spec::Gene`].
+pub trait Genes {
+    /// Columns of Q and K.
+    const HEAD_DIM_QK: u32;
+    /// Columns of V and O.
+    const HEAD_DIM_V: u32;
+    /// Query rows of a block.
+    const TILE_Q: u32;
+    /// Keys of one step of a group.
+    const TILE_KV: u32;
+    /// Warps of a block.
+    const WARPS: u32;
+    /// Groups that share the keys.
+    const KV_SPLIT: u32;
+    /// K/V tiles a group's ring holds.
+    const STAGES: u32;
+    /// Whether Q stays in registers.
+    const Q_IN_REGISTERS: bool;
+    /// Chunks of padding after each row of a shared tile; with 0 chunks are permuted.
+    const SHARED_PAD: u32;
+    /// One in so many exponentials by a polynomial; 0 for none.
+    const EXP_POLY: u32;
+    /// Whether the output is rescaled only if some row of the warp found a new maximum.
+    const LAZY_RESCALE: bool;
+    /// What L2 is told about K and V.
+    const CACHE_HINT: CacheHint;
+    /// Threads of a group.
+    const GROUP_THREADS: u32 = 32 * Self::WARPS / Self::KV_SPLIT;
+    /// Where things are in shared memory.
+    const LAYOUT: MmaLayout = MmaLayout::new(
+        Self::TILE_Q,
+        Self::TILE_KV,
+        Self::HEAD_DIM_QK,
+        Self::HEAD_DIM_V,
+        Self::SHARED_PAD,
+        Self::KV_SPLIT,
+        Self::STAGES,
+    );
+}
+
+/// Scores or outputs of a warp: `R` x 16 rows, `N` x 8 columns.
+type Accumulator<const R: usize, const N: usize> = [[[f32; 4]; N]; R];
+
+/// One block's attention. A warp has `R` x 16 rows; head_dim_qk fills `QK16` x 16 columns, head_dim_v `V8` x 8, a key
+/// tile `KV8` x 8.
+#[inline(always)]
+pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const KV8: usize, const V8: usize>(
+    args: &AttentionArgs,
+) {
+    let thread = thread_index();
+    let lane = Lane::of(thread);
+    let group = thread / G::GROUP_THREADS;
+    let first_warp_row = thread % G::GROUP_THREADS / 32 * (R as u32 * 16);
+    let work = Work::of_this_block(args, G::TILE_Q);
+    let scale = Scale::new(args.scale_log2);
+
+    let shared = Shared::base();
+    let q = SharedTile::new(shared, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0);
+    let mut ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, args.seqlen_kv, &work);
+
+    let block = Loader { thread, threads: 32 * G::WARPS };
+    let last_row = work.first_row + work.rows;
+    copy_tile(q, &work.q, work.first_row, last_row, G::TILE_Q, G::HEAD_DIM_QK * 2, CacheHint::None, block);
+    commit();
+    ring.fill();
+    // Q is the oldest group of copies; every thread of the block brought some of it.
+    wait(2 * (G::STAGES - 1));
+    sync_block();
+
+    let mut q_fragments = [[[0; 4]; QK16]; R];
+    if G::Q_IN_REGISTERS {
+        let mut k16 = 0;
+        while k16 < QK16 {
+            load_q(q, first_warp_row, k16, lane, &mut q_fragments);
+            k16 += 1;
+        }
+    }
+
+    let mut states = [[RowState::EMPTY; 2]; R];
+    let mut output: Accumulator<R, V8> = [[[0.0; 4]; V8]; R];
+    let mut step = 0;
+    while step < ring.steps {
+        let k = ring.next_k(step);
+        let mut scores: Accumulator<R, KV8> = [[[0.0; 4]; KV8]; R];
+        let mut k16 = 0;
+        while k16 < QK16 {
+            if !G::Q_IN_REGISTERS {
+                load_q(q, first_warp_row, k16, lane, &mut q_fragments);
+            }
+            add_scores::<E, R, QK16, KV8>(&mut scores, &q_fragments, k, k16, lane);
+            k16 += 1;
+        }
+        let first_key = ring.first_key(step);
+        let mut r = 0;
+        while r < R {
+            let rows = work.first_row + first_warp_row + r as u32 * 16;
+            finish_scores(&mut scores[r], &scale, &work.mask, rows, first_key, lane);
+            let corrections = softmax(&mut scores[r], &mut states[r], &scale, G::EXP_POLY);
+            if !G::LAZY_RESCALE || any_lane(corrections != [1.0; 2]) {
+                rescale(&mut output[r], corrections);
+            }
+            r += 1;
+        }
+        let v = ring.next_v(step);
+        add_output::<E, R, KV8, V8>(&mut output, &scores, v, lane);
+        step += 1;
+    }
+
+    finish::<E, G, R, V8>(shared, output, states, &scale, &work, group, first_warp_row, lane, block);
+}
+
+/// The K/V tiles of a group of warps, copied `STAGES - 1` steps ahead. Each tile is two groups of copies: K, then V.
+struct Ring<'a, G: Genes> {
+    k: SharedTile,
+    v: SharedTile,
+    group: u32,
+    loader: Loader,
+    seqlen_kv: u32,
+    work: &'a Work,
+    /// Key tiles of this group.
+    steps: u32,
+    genes: core::marker::PhantomData<G>,
+}
+
+impl<'a, G: Genes> Ring<'a, G> {
+    #[inline(always)]
+    fn new(shared: Shared, group: u32, thread: u32, seqlen_kv: u32, work: &'a Work) -> Self {
+        let start = shared.at(G::LAYOUT.rings + group * G::LAYOUT.ring);
+        let tiles = work.keys().div_ceil(G::TILE_KV);
+        Self {
+            k: SharedTile::new(start, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0),
+            v: SharedTile::new(start.at(G::LAYOUT.v_in_stage), G::LAYOUT.v_pitch, G::SHARED_PAD == 0),
+            group,
+            loader: Loader { thread, threads: G::GROUP_THREADS },
+            seqlen_kv,
+            work,
+            steps: (tiles + G::KV_SPLIT - 1 - group) / G::KV_SPLIT,
+            genes: core::marker::PhantomData,
+        }
+    }
+
+    /// First key of a step's tile.
+    #[inline(always)]
+    fn first_key(&self, step: u32) -> u32 {
+        (step * G::KV_SPLIT + self.group) * G::TILE_KV
+    }
+
+    /// Starts the copies of a step; beyond the last step the groups of copies are empty, so that counting them goes on.
+    #[inline(always)]
+    fn copy(&self, step: u32) {
+        let stage = step % G::STAGES * G::LAYOUT.stage;
+        let first = self.first_key(step);
+        let rows = G::TILE_KV;
+        if step < self.steps {
+            let row_bytes = G::HEAD_DIM_QK * 2;
+            copy_tile(
+                self.k.at(stage),
+                &self.work.k,
+                first,
+                self.seqlen_kv,
+                rows,
+                row_bytes,
+                G::CACHE_HINT,
+                self.loader,
+            );
+        }
+        commit();
+        if step < self.steps {
+            let row_bytes = G::HEAD_DIM_V * 2;
+            copy_tile(
+                self.v.at(stage),
+                &self.work.v,
+                first,
+                self.seqlen_kv,
+                rows,
+                row_bytes,
+                G::CACHE_HINT,
+                self.loader,
+            );
+        }
+        commit();
+    }
+
+    /// Starts the copies of the first `STAGES - 1` steps.
+    #[inline(always)]
+    fn fill(&mut self) {
+        let mut step = 0;
+        while step < G::STAGES - 1 {
+            self.copy(step);
+            step += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn sync(&self) {
+        sync_group(1 + self.group, G::GROUP_THREADS);
+    }
+
+    /// Waits for a step's K and starts the copies of the step that takes the oldest stage.
+    #[inline(always)]
+    fn next_k(&mut self, step: u32) -> SharedTile {
+        if G::STAGES == 1 {
+            // The only stage is free once all warps are past the step before.
+            self.sync();
+            self.copy(step);
+            wait(1);
+            self.sync();
+        } else {
+            wait(2 * G::STAGES - 3);
+            // Also says that all warps are past the step before, whose stage the next copies take.
+            self.sync();
+            self.copy(step + G::STAGES - 1);
+        }
+        self.k.at(step % G::STAGES * G::LAYOUT.stage)
+    }
+
+    /// Waits for a step's V.
+    #[inline(always)]
+    fn next_v(&mut self, step: u32) -> SharedTile {
+        wait(2 * G::STAGES - 2);
+        self.sync();
+        self.v.at(step % G::STAGES * G::LAYOUT.stage)
+    }
+}
+
+/// Loads a warp's Q fragments of 16 columns.
+#[inline(always)]
+fn load_q<const R: usize, const QK16: usize>(
+    q: SharedTile,
+    first_row: u32,
+    k16: usize,
+    lane: Lane,
+    fragments: &mut [[[u32; 4]; QK16]; R],
+) {
+    let (row, chunk) = matrix_row_a(lane);
+    let mut r = 0;
+    while r < R {
+        fragments[r][k16] = load_matrices(q.chunk(first_row + r as u32 * 16 + row, k16 as u32 * 2 + chunk));
+        r += 1;
+    }
+}
+
+/// `scores += Q K^T` over 16 columns of Q and K.
+#[inline(always)]
+fn add_scores<E: Element, const R: usize, const QK16: usize, const KV8: usize>(
+    scores: &mut Accumulator<R, KV8>,
+    q: &[[[u32; 4]; QK16]; R],
+    k: SharedTile,
+    k16: usize,
+    lane: Lane,
+) {
+    let (row, chunk) = matrix_row_k(lane);
+    let mut n16 = 0;
+    while n16 < KV8 / 2 {
+        let [a, b, c, d] = load_matrices(k.chunk(n16 as u32 * 16 + row, k16 as u32 * 2 + chunk));
+        let mut r = 0;
+        while r < R {
+            E::mma(&mut scores[r][2 * n16], q[r][k16], [a, b]);
+            E::mma(&mut scores[r][2 * n16 + 1], q[r][k16], [c, d]);
+            r += 1;
+        }
+        n16 += 1;
+    }
+}
+
+/// `output += P V`.
+#[inline(always)]
+fn add_output<E: Element, const R: usize, const KV8: usize, const V8: usize>(
+    output: &mut Accumulator<R, V8>,
+    probabilities: &Accumulator<R, KV8>,
+    v: SharedTile,
+    lane: Lane,
+) {
+    let (row, chunk) = matrix_row_v(lane);
+    let mut k16 = 0;
+    while k16 < KV8 / 2 {
+        let mut p = [[0; 4]; R];
+        let mut r = 0;
+        while r < R {
+            p[r] = pack_operand::<E>(probabilities[r][2 * k16], probabilities[r][2 * k16 + 1]);
+            r += 1;
+        }
+        let mut v16 = 0;
+        while v16 < V8 / 2 {
+            let [a, b, c, d] = load_matrices_transposed(v.chunk(k16 as u32 * 16 + row, v16 as u32 * 2 + chunk));
+            let mut r = 0;
+            while r < R {
+                E::mma(&mut output[r][2 * v16], p[r], [a, b]);
+                E::mma(&mut output[r][2 * v16 + 1], p[r], [c, d]);
+                r += 1;
+            }
+            v16 += 1;
+        }
+        k16 += 1;
+    }
+}
+
+/// Normalises the output and writes it, merging the groups' shares first if there are several.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the end of the kernel needs all that it knows")]
+fn finish<E: Element, G: Genes, const R: usize, const V8: usize>(
+    shared: Shared,
+    output: Accumulator<R, V8>,
+    mut states: [[RowState; 2]; R],
+    scale: &Scale,
+    work: &Work,
+    group: u32,
+    first_warp_row: u32,
+    lane: Lane,
+    block: Loader,
+) {
+    let partials = Partials::new(shared, G::LAYOUT, G::TILE_Q);
+    if G::KV_SPLIT > 1 {
+        // The partial results take the place of Q and the rings.
+        wait(0);
+        sync_block();
+    }
+    let mut r = 0;
+    while r < R {
+        let mut half = 0;
+        while half < 2 {
+            let state = &mut states[r][half];
+            state.sum = across_quad(state.sum, |a, b| a + b);
+            let row = first_warp_row + (r * 16 + half * 8) as u32 + lane.row();
+            let inverse = state.normaliser();
+            let mut n = 0;
+            while n < V8 {
+                let column = n as u32 * 8 + lane.column();
+                let [left, right] = [output[r][n][2 * half], output[r][n][2 * half + 1]];
+                if G::KV_SPLIT > 1 {
+                    partials.output(group, row, column).store_pair([left.to_bits(), right.to_bits()]);
+                } else if row < work.rows && (n as u32) * 8 < G::HEAD_DIM_V {
+                    let to = work.o.row(work.first_row + row).at(i64::from(column * 2));
+                    to.store_u32(E::pack(left * inverse, right * inverse));
+                }
+                n += 1;
+            }
+            if lane.leads_row() {
+                if G::KV_SPLIT > 1 {
+                    partials.store_state(group, row, *state);
+                } else {
+                    work.store_lse(row, state.lse(scale));
+                }
+            }
+            half += 1;
+        }
+        r += 1;
+    }
+    if G::KV_SPLIT > 1 {
+        sync_block();
+        merge::<E>(&partials, G::KV_SPLIT, G::HEAD_DIM_V, work, scale, block);
+    }
+}

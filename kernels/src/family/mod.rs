@@ -1,0 +1,4 @@
+//! The kernels: each file wires the parts of [`crate::attention`] into one algorithm.
+
+pub mod mma;
+pub mod tiled;

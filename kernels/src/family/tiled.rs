@@ -1,0 +1,200 @@
+//! Attention on the FMA units: any GPU, and the reference among the kernels.
+//!
+//! A block holds one query tile. `ROW_LANES` neighbouring lanes share a row: each has every `ROW_LANES`-th key of its
+//! scores and every `ROW_LANES`-th pair of columns of its output. Probabilities cross lanes through shared memory.
+
+use spec::{AttentionArgs, layout::TiledLayout};
+
+use crate::attention::{Loader, RowState, Scale, Work, exponential, load_tile};
+use crate::gpu::{Element, Shared, fma, shuffle_xor, sync_block, sync_warp, thread_index};
+use crate::tile::SharedTile;
+
+/// The family's genes for one entry point; see [`spec::Gene`].
+pub trait Genes {
+    /// Columns of Q and K.
+    const HEAD_DIM_QK: u32;
+    /// Columns of V and O.
+    const HEAD_DIM_V: u32;
+    /// Query rows of a block.
+    const TILE_Q: u32;
+    /// Keys of one step.
+    const TILE_KV: u32;
+    /// Warps of a block.
+    const WARPS: u32;
+    /// Lanes that share a row.
+    const ROW_LANES: u32;
+    /// Bytes of one global load.
+    const LOAD_BYTES: u32;
+    /// Chunks of padding after each row of a shared tile.
+    const SHARED_PAD: u32;
+    /// One in so many exponentials by a polynomial.
+    const EXP_POLY: u32;
+    /// Where things are in shared memory.
+    const LAYOUT: TiledLayout =
+        TiledLayout::new(Self::TILE_Q, Self::TILE_KV, Self::HEAD_DIM_QK, Self::HEAD_DIM_V, Self::SHARED_PAD);
+}
+
+/// One block's attention. `ROWS` rows, `KEYS` scores of each and `PAIRS` pairs of its columns belong to a thread.
+#[inline(always)]
+pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAIRS: usize>(args: &AttentionArgs) {
+    let thread = thread_index();
+    let loader = Loader { thread, threads: 32 * G::WARPS };
+    let row_groups = loader.threads / G::ROW_LANES;
+    let (row_group, lane) = (thread / G::ROW_LANES, thread % G::ROW_LANES);
+    let row_of = |i: usize| row_group + i as u32 * row_groups;
+    let key_of = |j: usize| lane + j as u32 * G::ROW_LANES;
+
+    let shared = Shared::base();
+    let q = SharedTile::new(shared, G::LAYOUT.qk_pitch, false);
+    let k = SharedTile::new(shared.at(G::LAYOUT.k), G::LAYOUT.qk_pitch, false);
+    let v = SharedTile::new(shared.at(G::LAYOUT.v), G::LAYOUT.v_pitch, false);
+    let p = |row: u32, key: u32| shared.at(G::LAYOUT.p + (row * G::TILE_KV + key) * 4);
+
+    let work = Work::of_this_block(args, G::TILE_Q);
+    let scale = Scale::new(args.scale_log2);
+    let mut states = [RowState::EMPTY; ROWS];
+    let mut output = [[[0.0f32; 2]; PAIRS]; ROWS];
+
+    let last_row = work.first_row + work.rows;
+    load_tile(q, &work.q, work.first_row, last_row, G::TILE_Q, G::HEAD_DIM_QK * 2, G::LOAD_BYTES, loader);
+    let keys = work.keys();
+    let mut first_key = 0;
+    while first_key < keys {
+        sync_block();
+        load_tile(k, &work.k, first_key, args.seqlen_kv, G::TILE_KV, G::HEAD_DIM_QK * 2, G::LOAD_BYTES, loader);
+        load_tile(v, &work.v, first_key, args.seqlen_kv, G::TILE_KV, G::HEAD_DIM_V * 2, G::LOAD_BYTES, loader);
+        sync_block();
+
+        let mut scores = scores::<E, G, ROWS, KEYS>(q, k, row_of, key_of);
+        let end = first_key + G::TILE_KV;
+        let masked = work.mask.hides_any(work.first_row, end);
+        let mut i = 0;
+        while i < ROWS {
+            let row = row_of(i);
+            let visible = work.mask.visible(work.first_row + row);
+            let mut tile_max = f32::NEG_INFINITY;
+            let mut j = 0;
+            while j < KEYS {
+                if scale.turns() {
+                    scores[i][j] = scale.turn(scores[i][j]);
+                }
+                if masked && first_key + key_of(j) >= visible {
+                    scores[i][j] = f32::NEG_INFINITY;
+                }
+                tile_max = tile_max.max(scores[i][j]);
+                j += 1;
+            }
+            let step = states[i].advance(across_lanes::<G>(tile_max, f32::max), &scale);
+            let mut j = 0;
+            while j < KEYS {
+                let probability = exponential(fma(scores[i][j], scale.factor, -step.base), j, G::EXP_POLY);
+                states[i].sum += probability;
+                p(row, key_of(j)).store_f32(probability);
+                j += 1;
+            }
+            let mut c = 0;
+            while c < PAIRS {
+                output[i][c] = output[i][c].map(|x| x * step.correction);
+                c += 1;
+            }
+            i += 1;
+        }
+        // A row's probabilities are written and read by one warp.
+        sync_warp();
+
+        let mut key = 0;
+        while key < G::TILE_KV {
+            let mut probabilities = [0.0; ROWS];
+            let mut i = 0;
+            while i < ROWS {
+                probabilities[i] = p(row_of(i), key).load_f32();
+                i += 1;
+            }
+            let mut c = 0;
+            while c < PAIRS {
+                let pair = lane + c as u32 * G::ROW_LANES;
+                if pair * 2 < G::HEAD_DIM_V {
+                    let [low, high] = E::unpack(v.byte(key, pair * 4).load_u32());
+                    let mut i = 0;
+                    while i < ROWS {
+                        let [x, y] = output[i][c];
+                        output[i][c] = [fma(probabilities[i], low, x), fma(probabilities[i], high, y)];
+                        i += 1;
+                    }
+                }
+                c += 1;
+            }
+            key += 1;
+        }
+        first_key = end;
+    }
+
+    let mut i = 0;
+    while i < ROWS {
+        let row = row_of(i);
+        let state = RowState { sum: across_lanes::<G>(states[i].sum, |a, b| a + b), ..states[i] };
+        let inverse = state.normaliser();
+        let mut c = 0;
+        while c < PAIRS {
+            let pair = lane + c as u32 * G::ROW_LANES;
+            if row < work.rows && pair * 2 < G::HEAD_DIM_V {
+                let [low, high] = output[i][c];
+                let to = work.o.row(work.first_row + row).at(i64::from(pair * 4));
+                to.store_u32(E::pack(low * inverse, high * inverse));
+            }
+            c += 1;
+        }
+        if lane == 0 {
+            work.store_lse(row, state.lse(&scale));
+        }
+        i += 1;
+    }
+}
+
+/// Q K^T for this thread's rows and keys, 8 columns at a time.
+#[inline(always)]
+fn scores<E: Element, G: Genes, const ROWS: usize, const KEYS: usize>(
+    q: SharedTile,
+    k: SharedTile,
+    row_of: impl Fn(usize) -> u32,
+    key_of: impl Fn(usize) -> u32,
+) -> [[f32; KEYS]; ROWS] {
+    let mut scores = [[0.0; KEYS]; ROWS];
+    let mut chunk = 0;
+    while chunk < G::HEAD_DIM_QK / 8 {
+        let mut rows = [[[0.0; 2]; 4]; ROWS];
+        let mut i = 0;
+        while i < ROWS {
+            rows[i] = q.chunk(row_of(i), chunk).load_chunk().map(E::unpack);
+            i += 1;
+        }
+        let mut j = 0;
+        while j < KEYS {
+            let key = k.chunk(key_of(j), chunk).load_chunk().map(E::unpack);
+            let mut i = 0;
+            while i < ROWS {
+                let mut e = 0;
+                while e < 4 {
+                    scores[i][j] = fma(rows[i][e][0], key[e][0], scores[i][j]);
+                    scores[i][j] = fma(rows[i][e][1], key[e][1], scores[i][j]);
+                    e += 1;
+                }
+                i += 1;
+            }
+            j += 1;
+        }
+        chunk += 1;
+    }
+    scores
+}
+
+/// Combines a value over the lanes that share a row.
+#[inline(always)]
+fn across_lanes<G: Genes>(mut value: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut distance = 1;
+    while distance < G::ROW_LANES {
+        value = combine(value, shuffle_xor(value, distance));
+        distance *= 2;
+    }
+    value
+}

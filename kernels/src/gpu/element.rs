@@ -1,0 +1,124 @@
+//! The 16-bit element types and their conversions.
+
+#[cfg(target_arch = "nvptx64")]
+use core::arch::asm;
+
+/// An element type of Q, K, V and O. Two elements share a register, the first in the low half.
+pub trait Element: Copy + 'static {
+    /// Rounds two fp32 to nearest even and packs them.
+    fn pack(low: f32, high: f32) -> u32;
+
+    /// Widens two packed elements.
+    fn unpack(pair: u32) -> [f32; 2];
+
+    /// `c += a b` on the tensor cores (`mma.sync.m16n8k16`), by the whole warp.
+    ///
+    /// `a` is 16 x 16, `b` 16 x 8, `c` 16 x 8 in fp32. Lane `l` holds of `a` the rows `l / 4` and `l / 4 + 8` and the
+    /// columns `2 (l % 4)` and the next, then the same 8 columns further; of `b` the rows `2 (l % 4)` and the next, then
+    /// 8 further, in column `l / 4`; of `c` the rows of `a` in columns `2 (l % 4)` and the next.
+    fn mma(c: &mut [f32; 4], a: [u32; 4], b: [u32; 2]);
+}
+
+/// IEEE half precision.
+#[derive(Clone, Copy, Debug)]
+pub enum F16 {}
+
+/// bfloat16.
+#[derive(Clone, Copy, Debug)]
+pub enum Bf16 {}
+
+macro_rules! mma {
+    ($kind:literal, $c:ident, $a:ident, $b:ident) => {{
+        let [c0, c1, c2, c3] = $c;
+        // SAFETY: registers only; the whole warp runs it, since kernels issue it in straight-line code.
+        unsafe {
+            asm!(concat!("mma.sync.aligned.m16n8k16.row.col.f32.", $kind, ".", $kind,
+                    ".f32 {{{0}, {1}, {2}, {3}}}, {{{4}, {5}, {6}, {7}}}, {{{8}, {9}}}, {{{0}, {1}, {2}, {3}}};"),
+                inout(reg32) *c0, inout(reg32) *c1, inout(reg32) *c2, inout(reg32) *c3,
+                in(reg32) $a[0], in(reg32) $a[1], in(reg32) $a[2], in(reg32) $a[3],
+                in(reg32) $b[0], in(reg32) $b[1], options(pure, nomem, nostack));
+        }
+    }};
+}
+
+impl Element for F16 {
+    #[inline(always)]
+    fn pack(low: f32, high: f32) -> u32 {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let pair: u32;
+            // SAFETY: registers only.
+            unsafe {
+                asm!("cvt.rn.f16x2.f32 {0}, {1}, {2};", out(reg32) pair, in(reg32) high, in(reg32) low,
+                    options(pure, nomem, nostack));
+            }
+            pair
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            u32::from(simt::f16_from_f32(low)) | u32::from(simt::f16_from_f32(high)) << 16
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(pair: u32) -> [f32; 2] {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let (low, high): (f32, f32);
+            // SAFETY: registers only.
+            unsafe {
+                asm!("{{ .reg .b16 l, h; mov.b32 {{l, h}}, {2}; cvt.f32.f16 {0}, l; cvt.f32.f16 {1}, h; }}",
+                    out(reg32) low, out(reg32) high, in(reg32) pair, options(pure, nomem, nostack));
+            }
+            [low, high]
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        [simt::f32_from_f16(pair as u16), simt::f32_from_f16((pair >> 16) as u16)]
+    }
+
+    #[inline(always)]
+    fn mma(c: &mut [f32; 4], a: [u32; 4], b: [u32; 2]) {
+        #[cfg(target_arch = "nvptx64")]
+        mma!("f16", c, a, b);
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            *c = simt::mma_m16n8k16(simt::MmaKind::F16, a, b, *c);
+        }
+    }
+}
+
+impl Element for Bf16 {
+    #[inline(always)]
+    fn pack(low: f32, high: f32) -> u32 {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let pair: u32;
+            // SAFETY: registers only.
+            unsafe {
+                asm!("cvt.rn.bf16x2.f32 {0}, {1}, {2};", out(reg32) pair, in(reg32) high, in(reg32) low,
+                    options(pure, nomem, nostack));
+            }
+            pair
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            u32::from(simt::bf16_from_f32(low)) | u32::from(simt::bf16_from_f32(high)) << 16
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(pair: u32) -> [f32; 2] {
+        // bf16 is the upper half of fp32.
+        [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]
+    }
+
+    #[inline(always)]
+    fn mma(c: &mut [f32; 4], a: [u32; 4], b: [u32; 2]) {
+        #[cfg(target_arch = "nvptx64")]
+        mma!("bf16", c, a, b);
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            *c = simt::mma_m16n8k16(simt::MmaKind::Bf16, a, b, *c);
+        }
+    }
+}

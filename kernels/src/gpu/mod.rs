@@ -1,0 +1,33 @@
+//! The machine the kernels run on.
+//!
+//! Each file has one surface and two bodies: PTX (`nvptx64`) and the CPU machine (any other target). Nothing outside
+//! this module dereferences a pointer or depends on the code generator. Addresses are integers in typed handles, so
+//! that the CPU machine can check each access.
+
+mod async_copy;
+mod barrier;
+mod element;
+mod global;
+mod math;
+mod matrix;
+mod shared;
+mod thread;
+mod warp;
+
+pub use async_copy::{CacheHint, commit, copy_chunk, wait};
+pub use barrier::{sync_block, sync_group, sync_warp};
+pub use element::{Bf16, Element, F16};
+pub use global::Global;
+pub use math::{divide, exp2, exp2_polynomial, fma, log2};
+pub use matrix::{load_matrices, load_matrices_transposed};
+pub use shared::Shared;
+pub use thread::{block_index, thread_index};
+pub use warp::{any_lane, shuffle_xor};
+
+/// What `core` asks for and a kernel never reaches.
+#[cfg(target_arch = "nvptx64")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: ends the kernel with an error that the driver reports.
+    unsafe { core::arch::nvptx::trap() }
+}
