@@ -1,1 +1,27 @@
-//! See the crate's description in Cargo.toml.
+//! From a kernel's name to its code: finds the kernel toolchain, compiles batches of kernels to PTX or to a library for
+//! the CPU machine, and keeps the results under the hash of their content.
+//!
+//! [`Library`] is the way in: it answers "give me this kernel's PTX" from whichever source is here.
+
+mod batch;
+mod cargo;
+mod catalog;
+mod compile;
+mod error;
+mod facts;
+mod files;
+mod library;
+mod process;
+mod project;
+pub mod ptx;
+mod store;
+mod toolchain;
+
+pub use catalog::{Catalog, Entry, Manifest, Shipped};
+pub use error::BuildError;
+pub use facts::{Facts, Ptxas};
+pub use files::sha256;
+pub use library::{Library, PtxArtifact};
+pub use project::Project;
+pub use store::{Index, Origin, Outcome, Store};
+pub use toolchain::{PassedOver, Toolchain, ToolchainVersion};

@@ -1,0 +1,117 @@
+//! The text of a batch: one generated crate that stamps an entry point per kernel.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use spec::Kernel;
+
+/// Kernels of one generated crate at most: enough to share the cost of starting the compiler, few enough to lose
+/// little when one of them does not compile.
+pub(crate) const LARGEST: usize = 50;
+
+/// What the entry macro expands to needs these; they are no concern of the host's compiler.
+const GPU_FEATURES: &str = "abi_ptx, abi_unadjusted, asm_experimental_arch, core_intrinsics, link_llvm_intrinsics, \
+                            stdarch_nvptx";
+
+/// A generated crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) kernels: Vec<Kernel>,
+    /// Feature of the kernels crate to switch on.
+    pub(crate) feature: Option<&'static str>,
+}
+
+impl Batch {
+    /// Shares out the kernels evenly, into at least `parallel` batches unless they would be very small.
+    pub(crate) fn share_out(kernels: &[Kernel], parallel: usize) -> Vec<Self> {
+        let size = kernels.len().div_ceil(parallel.max(1)).clamp(4, LARGEST);
+        let batches = kernels.len().div_ceil(size).max(1);
+        let size = kernels.len().div_ceil(batches).max(1);
+        kernels.chunks(size).map(Self::of).collect()
+    }
+
+    /// A batch of these kernels.
+    pub(crate) fn of(kernels: &[Kernel]) -> Self {
+        Self { kernels: kernels.to_vec(), feature: None }
+    }
+
+    /// No kernels but what a feature of the kernels crate exports.
+    pub(crate) const fn of_feature(feature: &'static str) -> Self {
+        Self { kernels: Vec::new(), feature: Some(feature) }
+    }
+
+    /// Both halves of a batch of several kernels.
+    pub(crate) fn halves(&self) -> [Self; 2] {
+        let (left, right) = self.kernels.split_at(self.kernels.len() / 2);
+        [Self::of(left), Self::of(right)]
+    }
+
+    /// The crate's manifest.
+    pub(crate) fn manifest(&self, name: &str, kernels: &Path) -> String {
+        let feature = self.feature.map_or(String::new(), |feature| format!(", features = [\"{feature}\"]"));
+        format!(
+            "[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
+             [lib]\ncrate-type = [\"cdylib\"]\n\n\
+             [dependencies]\nkernels = {{ path = {:?}{feature} }}\n",
+            kernels.display().to_string()
+        )
+    }
+
+    /// The crate's only source file.
+    pub(crate) fn source(&self) -> String {
+        let mut text = format!(
+            "#![cfg_attr(target_arch = \"nvptx64\", no_std, feature({GPU_FEATURES}), allow(internal_features))]\n\
+             extern crate kernels;\n"
+        );
+        for kernel in &self.kernels {
+            let Kernel { dtype, head_dim_qk, head_dim_v, .. } = kernel;
+            let _ = write!(
+                text,
+                "kernels::entry! {{ family: {}, symbol: {}, dtype: {dtype:?}, head_dim_qk: {head_dim_qk}, head_dim_v: {head_dim_v}",
+                kernel.family(),
+                kernel.symbol()
+            );
+            for (gene, value) in kernel.genes() {
+                let _ = write!(text, ", {}: {value}", gene.name());
+            }
+            text += " }\n";
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::{Family, Problem, Variant};
+
+    use super::*;
+
+    fn kernel(family: Family) -> Kernel {
+        Variant::smallest(family).kernel(&Problem::SEED)
+    }
+
+    #[test]
+    fn an_entry_names_every_code_gene_in_order() {
+        let source = Batch::of(&[kernel(Family::Tiled)]).source();
+        let line = source.lines().last().unwrap();
+        assert_eq!(
+            line,
+            "kernels::entry! { family: tiled, symbol: tiled_f16_64x64_tile_q16_tile_kv16_warps2_row_lanes4_load_bytes2\
+             _shared_pad0_exp_poly0_blocks_per_sm1, dtype: F16, head_dim_qk: 64, head_dim_v: 64, tile_q: 16, \
+             tile_kv: 16, warps: 2, row_lanes: 4, load_bytes: 2, shared_pad: 0, exp_poly: 0, blocks_per_sm: 1 }"
+        );
+    }
+
+    #[test]
+    fn kernels_are_shared_out_evenly() {
+        let sizes = |kernels, parallel| -> Vec<usize> {
+            let kernels = vec![kernel(Family::Mma); kernels];
+            Batch::share_out(&kernels, parallel).iter().map(|batch| batch.kernels.len()).collect()
+        };
+        assert_eq!(sizes(120, 2), [40, 40, 40]);
+        assert_eq!(sizes(45, 4), [12, 12, 12, 9]);
+        assert_eq!(sizes(5, 16), [3, 2]);
+        assert_eq!(sizes(1, 16), [1]);
+        assert_eq!(sizes(0, 16), [0; 0]);
+    }
+}
