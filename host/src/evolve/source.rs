@@ -1,24 +1,9 @@
 //! Where compiled variants come from, and what must hold of them before they may run.
 
-use serde::{Deserialize, Serialize};
+pub use builder::Facts;
 use spec::Variant;
 
 use crate::device::{Code, Failure};
-
-/// What the assembler said of a kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// Registers of a thread.
-    pub registers: u32,
-    /// Bytes written to local memory because registers ran out.
-    pub spill_stores: u32,
-    /// Bytes read back from there.
-    pub spill_loads: u32,
-    /// Bytes of local memory of a thread.
-    pub stack: u32,
-    /// Remarks on code that was not compiled as it was meant, such as serialised wgmma.
-    pub notes: Vec<String>,
-}
 
 /// A variant that compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,14 +27,14 @@ pub trait Source {
 
 /// The compiler gate: code that keeps values in local memory or was serialised is not worth a trial.
 pub fn gate(facts: &Facts) -> Result<(), Failure> {
-    if facts.spill_stores + facts.spill_loads > 0 {
+    if facts.spill_store_bytes + facts.spill_load_bytes > 0 {
         return Err(Failure::Gate(format!(
             "spills {} B and reloads {} B at {} registers",
-            facts.spill_stores, facts.spill_loads, facts.registers
+            facts.spill_store_bytes, facts.spill_load_bytes, facts.registers
         )));
     }
-    if facts.stack > 0 {
-        return Err(Failure::Gate(format!("keeps {} B in local memory", facts.stack)));
+    if facts.stack_bytes > 0 {
+        return Err(Failure::Gate(format!("keeps {} B in local memory", facts.stack_bytes)));
     }
     match facts.notes.first() {
         Some(note) => Err(Failure::Gate(note.clone())),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
-use spec::{DeviceLimits, Family, LaunchGeometry, Problem, Variant, legal};
+use spec::{DeviceLimits, Family, Kernel, LaunchGeometry, Problem, Variant, legal};
 
 use super::genome::distance;
 use crate::device::Failure;
@@ -22,19 +22,16 @@ pub struct Space {
 impl Space {
     /// Every legal variant.
     pub fn whole(problem: Problem, limits: DeviceLimits) -> Self {
-        let mut members = Vec::new();
-        for family in Family::ALL {
-            let (start, domains) = (Variant::smallest(family), family.domains());
-            let mut level = vec![start];
-            for domain in domains {
-                level = level
-                    .iter()
-                    .flat_map(|variant| domain.values.iter().filter_map(|&value| variant.with(domain.gene, value)))
-                    .collect();
-            }
-            members.extend(level);
-        }
-        Self::listed(problem, limits, members)
+        let variants = Family::ALL.into_iter().flat_map(|family| builder::space::variants(&problem, family, &limits));
+        Self::listed(problem, limits, variants)
+    }
+
+    /// The legal variants that one of these kernels runs.
+    pub fn of_kernels(problem: Problem, limits: DeviceLimits, kernels: &[Kernel]) -> Self {
+        let mut space = Self::whole(problem, limits);
+        let kernels: HashSet<&Kernel> = kernels.iter().collect();
+        space.members.retain(|variant| kernels.contains(&variant.kernel(&problem)));
+        space
     }
 
     /// The legal ones among these variants.

@@ -63,7 +63,7 @@ pub(crate) fn from_variants(variants: &[Variant], noise: f64, seed: u64) -> Swee
         Row {
             variant: variant.to_string(),
             sha256: (!matches!(result, Err(Failure::Build(_)))).then(|| kernel.clone()),
-            facts: Some(Facts { registers: 128, spill_stores: spills, ..Facts::default() }),
+            facts: Some(facts(spills)),
             result,
         }
     };
@@ -94,5 +94,17 @@ pub(crate) fn from_variants(variants: &[Variant], noise: f64, seed: u64) -> Swee
         unknown: 0,
         noise: vec![],
         baselines: vec![],
+    }
+}
+
+fn facts(spills: u32) -> Facts {
+    Facts {
+        ptxas: "13".into(),
+        registers: 128,
+        stack_bytes: spills,
+        spill_store_bytes: spills,
+        spill_load_bytes: spills,
+        shared_bytes: 0,
+        notes: vec![],
     }
 }
