@@ -11,15 +11,13 @@ use spec::Variant;
 use super::{
     EvolveError,
     journal::{Header, Journal, Question},
+    sanity::{passed, possible},
     settings::{Baseline, Cases, Lab, Settings},
     source::{Compiled, Facts, Source},
     space::Space,
     trial::Verdict,
 };
 use crate::device::{Correctness, Device, Failure, Samples, Subject, TimingPlan};
-
-/// Floating-point operations per microsecond that no GPU reaches: 20 PFLOP/s. A device knows a tighter bound of its own.
-const FLOPS_PER_US: f64 = 20e9;
 
 /// What the journal keeps of a compiled variant: files may move.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,8 +101,7 @@ impl<'a> Bench<'a> {
         let question = Question::Check { variant: *variant, whole };
         self.ask(&question, std::slice::from_ref(variant), |device, subjects, cases| {
             let cases = if whole { &cases.suite } else { &cases.gate };
-            let correctness = device.check(&subjects[0], cases)?;
-            passed(correctness, cases.len())
+            passed(device.check(&subjects[0], cases)?, cases.len())
         })
     }
 
@@ -118,19 +115,9 @@ impl<'a> Bench<'a> {
         let plan =
             TimingPlan { rounds, cold: purpose == Purpose::Claim, seed: noise_seed(self.seed, purpose, variants) };
         let question = Question::Time { variants: variants.to_vec(), plan };
-        let floor_us = self.space.problem().flops() as f64 / FLOPS_PER_US;
+        let problem = *self.space.problem();
         self.ask(&question, variants, |device, subjects, _| {
-            let samples = device.time(subjects, &plan)?;
-            if samples.len() != subjects.len() {
-                return Err(Failure::Device("it did not time every subject".into()));
-            }
-            for time in samples.iter().flat_map(|of| of.hot_us.iter().chain(&of.cold_us)) {
-                if !time.is_finite() || *time < floor_us {
-                    let measured_us = if time.is_finite() { *time } else { 0.0 };
-                    return Err(Failure::Impossible { measured_us, floor_us });
-                }
-            }
-            Ok(samples)
+            possible(device.time(subjects, &plan)?, subjects.len(), &problem)
         })
     }
 
@@ -227,19 +214,4 @@ fn noise_seed(seed: u64, purpose: Purpose, variants: &[Variant]) -> u64 {
 fn fingerprint(cases: &Cases) -> Result<String, EvolveError> {
     let text = serde_json::to_string(&(&cases.gate, &cases.suite)).map_err(super::journal::JournalError::from)?;
     Ok(Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// A pass must be stated: what was not checked, or has no finite error, did not pass.
-fn passed(correctness: Correctness, cases: usize) -> Result<Correctness, Failure> {
-    let wrong = |reason| Err(Failure::Wrong { case: "all".into(), reason });
-    if (correctness.cases as usize) < cases {
-        return wrong(format!("{} of {cases} cases were checked", correctness.cases));
-    }
-    if !correctness.max_abs_error.is_finite() || !(0.0..=1.0).contains(&correctness.budget_used) {
-        return wrong(format!(
-            "an error of {} takes {} of its budget",
-            correctness.max_abs_error, correctness.budget_used
-        ));
-    }
-    Ok(correctness)
 }

@@ -7,14 +7,15 @@ pub mod engine;
 pub mod genome;
 pub mod insight;
 pub mod journal;
-pub mod library;
 pub mod outcome;
 pub mod population;
+mod sanity;
 pub mod settings;
 pub mod source;
 pub mod space;
 pub mod strategy;
 pub mod surrogate;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod trial;

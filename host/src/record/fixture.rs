@@ -40,6 +40,13 @@ pub(crate) fn sweep(count: usize, noise: f64, seed: u64) -> Sweep {
     from_variants(&variants, noise, seed)
 }
 
+/// A variant that no problem allows: 64 query rows are not shared out among 16 warps.
+pub(crate) fn illegal() -> Variant {
+    let central = whole().central(Family::Mma).expect("the space holds both families");
+    let with = |variant: Variant, gene, value| variant.with(gene, value).expect("the domain has the value");
+    with(with(with(central, Gene::Warps, 16), Gene::KvSplit, 1), Gene::TileQ, 64)
+}
+
 /// A record of these variants.
 pub(crate) fn from_variants(variants: &[Variant], noise: f64, seed: u64) -> Sweep {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
