@@ -220,15 +220,12 @@ struct Report {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "reason", rename_all = "kebab-case")]
+#[serde(tag = "reason")]
 enum Message {
-    CompilerArtifact {
-        target: Target,
-    },
-    CompilerMessage {
-        target: Target,
-        message: Diagnostic,
-    },
+    #[serde(rename = "compiler-artifact")]
+    Artifact { target: Target },
+    #[serde(rename = "compiler-message")]
+    Diagnostic { target: Target, message: Diagnostic },
     #[serde(other)]
     Other,
 }
@@ -258,17 +255,17 @@ impl Report {
         // Programs that cargo runs may print lines of their own: what is no message is skipped.
         for message in messages.lines().filter_map(|line| serde_json::from_str(line).ok()) {
             match message {
-                Message::CompilerArtifact { target } => {
+                Message::Artifact { target } => {
                     report.done.insert(target.name);
                 }
-                Message::CompilerMessage { target, message } if message.level.starts_with("error") => {
+                Message::Diagnostic { target, message } if message.level.starts_with("error") => {
                     if names.contains(&target.name) {
                         report.errors.entry(target.name).or_insert_with(|| message.line());
                     } else {
                         report.elsewhere.get_or_insert_with(|| message.line());
                     }
                 }
-                Message::CompilerMessage { .. } | Message::Other => {}
+                Message::Diagnostic { .. } | Message::Other => {}
             }
         }
         report

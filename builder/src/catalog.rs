@@ -156,7 +156,7 @@ impl Catalog {
         toolchain: &ToolchainVersion,
         mut modules: Vec<Shipped>,
     ) -> Result<usize, BuildError> {
-        modules.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+        modules.sort_by_key(|module| module.kernel);
         let mut groups: BTreeMap<(Family, Sm), Vec<Shipped>> = BTreeMap::new();
         for module in modules {
             groups.entry((module.kernel.family(), module.sm)).or_default().push(module);

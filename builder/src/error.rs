@@ -62,6 +62,14 @@ pub enum BuildError {
         /// What is wrong with it.
         reason: String,
     },
+    /// ptxas does not take the PTX of a kernel.
+    #[error("ptxas refuses {}: {reason}", module.display())]
+    Assembly {
+        /// The file.
+        module: PathBuf,
+        /// Its first complaint.
+        reason: String,
+    },
     /// No source of code has the kernel.
     #[error("{kernel} for {sm} is in no source: {reason}")]
     Unavailable {

@@ -84,11 +84,11 @@ impl Ptxas {
         let said = String::from_utf8_lossy(&run.stderr);
         if !run.status.success() {
             let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("no message");
-            return Err(BuildError::Tool { tool: format!("ptxas {}", module.display()), reason: line.to_owned() });
+            return Err(BuildError::Assembly { module: module.to_owned(), reason: line.to_owned() });
         }
-        read(&said, &self.version).ok_or_else(|| BuildError::Tool {
-            tool: format!("ptxas {}", module.display()),
-            reason: "does not say how many registers the kernel takes".to_owned(),
+        read(&said, &self.version).ok_or_else(|| BuildError::Assembly {
+            module: module.to_owned(),
+            reason: "its report does not say how many registers the kernel takes".to_owned(),
         })
     }
 }

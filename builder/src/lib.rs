@@ -6,6 +6,7 @@
 mod batch;
 mod cargo;
 mod catalog;
+pub mod check;
 mod compile;
 mod error;
 mod facts;
@@ -14,6 +15,9 @@ mod library;
 mod process;
 mod project;
 pub mod ptx;
+pub mod setup;
+mod shipping;
+pub mod space;
 mod store;
 mod toolchain;
 
@@ -23,5 +27,6 @@ pub use facts::{Facts, Ptxas};
 pub use files::sha256;
 pub use library::{Library, PtxArtifact};
 pub use project::Project;
+pub use shipping::CatalogState;
 pub use store::{Index, Origin, Outcome, Store};
 pub use toolchain::{PassedOver, Toolchain, ToolchainVersion};

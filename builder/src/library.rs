@@ -101,6 +101,16 @@ impl Library {
         self.ptxas.as_ref()
     }
 
+    /// The store that is kept in.
+    pub fn store(&self) -> &Store {
+        &self.own
+    }
+
+    /// The shipped catalog, whatever it was made of.
+    pub fn catalog(&self) -> Option<&Catalog> {
+        self.catalog.as_ref()
+    }
+
     /// The shipped catalog if it was made of the sources at hand, or there are none.
     pub fn fresh_catalog(&self) -> Option<&Catalog> {
         self.catalog.as_ref().filter(|catalog| {

@@ -42,13 +42,14 @@ impl Module {
         let mut module = Self { header: String::new(), items: Vec::new() };
         let (mut item, mut depth) = (String::new(), 0usize);
         for line in text.lines().map(without_comment) {
-            if line.is_empty() || line.starts_with(".loc") || line.starts_with(".file") {
-                continue;
-            }
-            if [".version", ".target", ".address_size"].iter().any(|directive| line.starts_with(directive)) {
-                module.header += line;
-                module.header.push('\n');
-                continue;
+            match line.split_whitespace().next() {
+                None | Some(".loc" | ".file") => continue,
+                Some(".version" | ".target" | ".address_size") => {
+                    module.header += line;
+                    module.header.push('\n');
+                    continue;
+                }
+                Some(_) => {}
             }
             item += line;
             item.push('\n');

@@ -1,0 +1,77 @@
+//! The points of the search space that can run a problem.
+
+use rand::SeedableRng;
+use rand::seq::IteratorRandom;
+use rand_chacha::ChaCha8Rng;
+use spec::{DeviceLimits, Family, Kernel, Problem, Variant, legal};
+
+/// All variants of a family that a problem and a GPU allow, in the order of their gene values.
+pub fn variants(problem: &Problem, family: Family, limits: &DeviceLimits) -> impl Iterator<Item = Variant> {
+    all(family).filter(move |variant| legal(problem, variant, limits).is_ok())
+}
+
+/// The distinct kernels behind the variants, in the same order: what has to be compiled for the whole space.
+pub fn kernels(problem: &Problem, family: Family, limits: &DeviceLimits) -> Vec<Kernel> {
+    let mut kernels: Vec<_> = variants(problem, family, limits).map(|variant| variant.kernel(problem)).collect();
+    kernels.sort_unstable();
+    kernels.dedup();
+    kernels
+}
+
+/// `count` of the items, or all if there are fewer, drawn evenly; the same seed draws the same ones. They come in
+/// their natural order.
+pub fn sample<T: Ord>(items: impl IntoIterator<Item = T>, count: usize, seed: u64) -> Vec<T> {
+    let mut drawn = items.into_iter().sample(&mut ChaCha8Rng::seed_from_u64(seed), count);
+    drawn.sort_unstable();
+    drawn
+}
+
+/// Every combination of a family's gene values, legal or not: counts like an odometer, the last gene fastest.
+fn all(family: Family) -> impl Iterator<Item = Variant> {
+    let domains = family.domains();
+    let points: usize = domains.iter().map(|domain| domain.values.len()).product();
+    (0..points).filter_map(move |mut point| {
+        domains.iter().rev().try_fold(Variant::smallest(family), |variant, domain| {
+            let value = domain.values[point % domain.values.len()];
+            point /= domain.values.len();
+            variant.with(domain.gene, value)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use spec::Gene;
+
+    use super::*;
+
+    #[test]
+    fn every_point_is_there_once() {
+        let points: Vec<_> = all(Family::Tiled).collect();
+        let expected: usize = Family::Tiled.domains().iter().map(|domain| domain.values.len()).product();
+        assert_eq!(points.len(), expected);
+        assert_eq!(points.iter().collect::<HashSet<_>>().len(), expected);
+    }
+
+    #[test]
+    fn only_legal_variants_and_each_kernel_once() {
+        let (problem, limits) = (Problem::SEED, DeviceLimits::H100);
+        let variants: Vec<_> = variants(&problem, Family::Tiled, &limits).collect();
+        assert!(variants.iter().all(|variant| legal(&problem, variant, &limits).is_ok()));
+        let kernels = kernels(&problem, Family::Tiled, &limits);
+        let orders = Family::Tiled.domains().iter().find(|d| d.gene == Gene::BlockOrder).unwrap().values.len();
+        assert_eq!(kernels.len() * orders, variants.len(), "launch genes need no kernels of their own");
+    }
+
+    #[test]
+    fn a_sample_depends_on_the_seed_alone() {
+        let kernels = kernels(&Problem::SEED, Family::Tiled, &DeviceLimits::H100);
+        let ten = sample(kernels.clone(), 10, 1);
+        assert_eq!(ten.len(), 10);
+        assert_eq!(ten, sample(kernels.clone(), 10, 1));
+        assert_ne!(ten, sample(kernels.clone(), 10, 2));
+        assert_eq!(sample(kernels.clone(), kernels.len() + 1, 1), kernels);
+    }
+}

@@ -1,0 +1,68 @@
+//! `build-ptx`: kernels to PTX, into the project's store, one for another machine, or the catalog.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use builder::{BuildError, Library, PtxArtifact};
+use clap::Args;
+use spec::Sm;
+
+use crate::selection::Selection;
+
+/// Enough of each family and target for an evolution without a compiler.
+const CATALOG_SAMPLE: usize = 60;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// Keep the result in this folder, to be carried to a machine that has no Rust: `host evolve --store DIR` reads it.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Write the shipped catalog anew from these kernels.
+    #[arg(long)]
+    catalog: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut library = Library::open()?;
+    if let Some(folder) = &arguments.store {
+        library = library.keeping_in(folder);
+    }
+    let selection =
+        if arguments.catalog { arguments.selection.or_sample(CATALOG_SAMPLE) } else { arguments.selection.clone() };
+    let mut artifacts = Vec::new();
+    for sm in selection.targets() {
+        artifacts.extend(build(&library, &selection, sm)?);
+    }
+    if arguments.catalog {
+        let size = library.ship(&artifacts)?;
+        println!("catalog: {} kernels in {:.1} MB", artifacts.len(), size as f64 / 1e6);
+    }
+    Ok(())
+}
+
+fn build(library: &Library, selection: &Selection, sm: Sm) -> Result<Vec<PtxArtifact>> {
+    let kernels = selection.kernels(sm)?;
+    let missing = library.missing(&kernels, sm)?.len();
+    let begun = Instant::now();
+    let results = library.ptx(&kernels, sm);
+    let (mut built, mut refused) = (Vec::new(), 0);
+    for (kernel, result) in kernels.iter().zip(results) {
+        match result {
+            Ok(artifact) => built.push(artifact),
+            // These are a kernel's own; anything else would stop every other kernel too.
+            Err(BuildError::Compile { .. } | BuildError::Ptx { .. } | BuildError::Assembly { .. }) => refused += 1,
+            Err(error) => bail!("{kernel}: {error}"),
+        }
+    }
+    let modules: std::collections::BTreeSet<_> = built.iter().map(|artifact| &artifact.sha256).collect();
+    let state = match missing {
+        0 => "nothing to do".to_owned(),
+        _ => format!("{missing} compiled in {:.1} s", begun.elapsed().as_secs_f64()),
+    };
+    let kept = library.store().root().display();
+    println!("{sm}: {} kernels, {} modules, {refused} refused; {state} ({kept})", built.len(), modules.len());
+    Ok(built)
+}
