@@ -1,7 +1,10 @@
 //! Plan, launch, measure and evolve attention kernels.
 
+pub mod attention;
 pub mod cases;
 pub mod device;
+pub mod driver;
 pub mod evolve;
 pub mod measure;
 pub mod record;
+pub mod tensor;
