@@ -7,6 +7,7 @@ pub mod engine;
 pub mod genome;
 pub mod insight;
 pub mod journal;
+pub mod library;
 pub mod outcome;
 pub mod population;
 mod sanity;

@@ -22,18 +22,8 @@ pub struct Space {
 impl Space {
     /// Every legal variant.
     pub fn whole(problem: Problem, limits: DeviceLimits) -> Self {
-        let mut members = Vec::new();
-        for family in Family::ALL {
-            let mut level = vec![Variant::smallest(family)];
-            for domain in family.domains() {
-                level = level
-                    .iter()
-                    .flat_map(|variant| domain.values.iter().filter_map(|&value| variant.with(domain.gene, value)))
-                    .collect();
-            }
-            members.extend(level);
-        }
-        Self::listed(problem, limits, members)
+        let variants = Family::ALL.into_iter().flat_map(|family| builder::space::variants(&problem, family, &limits));
+        Self::listed(problem, limits, variants)
     }
 
     /// The legal variants that one of these kernels runs.
