@@ -12,7 +12,7 @@ use super::{
     EvolveError,
     journal::{Header, Journal, Question},
     sanity::{passed, possible},
-    settings::{Baseline, Cases, Lab, Settings},
+    settings::{Cases, Lab, Peers, Settings},
     source::{Compiled, Facts, Source},
     space::Space,
     trial::Verdict,
@@ -121,10 +121,10 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The baselines of the problem.
-    pub(super) fn baselines(&mut self) -> Result<Result<Vec<Baseline>, String>, EvolveError> {
+    /// What others take for the problem.
+    pub(super) fn peers(&mut self) -> Result<Peers, EvolveError> {
         let Self { journal, lab, space, .. } = self;
-        journal.step(&Question::Baselines, || Ok(lab.baselines(space.problem())))
+        journal.step(&Question::Peers, || Ok(lab.peers(space.problem())))
     }
 
     /// Goes on in a fresh process.

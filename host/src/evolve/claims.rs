@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::Baseline;
+use super::settings::Peer;
 use crate::{
     device::Samples,
     measure::{
@@ -43,15 +43,15 @@ pub struct Claim {
     pub finding: Finding,
 }
 
-/// Compares the winner with the first incumbent, interleaved, and with each baseline, apart. `incumbent` is `None` if
+/// Compares the winner with the first incumbent, interleaved, and with each peer, apart. `incumbent` is `None` if
 /// the winner is the first incumbent.
 pub fn claims(
     winner: &Samples,
     incumbent: Option<&Samples>,
-    baselines: &[Baseline],
+    peers: &[Peer],
     noise: &NoiseFloor,
 ) -> Result<Vec<Claim>, NoInterval> {
-    let measured = baselines.iter().filter(|baseline| baseline.recorded.is_none()).count();
+    let measured = peers.iter().filter(|peer| peer.recorded.is_none()).count();
     let count = measured + usize::from(incumbent.is_some());
     let level = 1.0 - ERROR / count.max(1) as f64;
     let mut claims = Vec::new();
@@ -60,7 +60,7 @@ pub fn claims(
         let cold = statistics::paired(&winner.cold_us, &incumbent.cold_us, level).ok();
         claims.push(Claim { against: "first incumbent".into(), ratio, cold, level, finding: find(&ratio, noise) });
     }
-    for Baseline { name, hot_us, cold_us, recorded } in baselines {
+    for Peer { name, hot_us, cold_us, recorded } in peers {
         claims.push(match recorded {
             None => {
                 let ratio = statistics::unpaired(&winner.hot_us, hot_us, level)?;

@@ -379,7 +379,8 @@ impl Engine<'_> {
     fn conclude(mut self, run: Header, first: &Trial, noise: NoiseFloor) -> Result<Outcome, EvolveError> {
         self.check_elites()?;
         self.measure_elites(first, Purpose::Final, 2 * self.settings.rounds)?;
-        let (winner, correctness, samples) = loop {
+        let mut peers = self.bench.peers()?;
+        let (winner, correctness, mut samples) = loop {
             self.check_elites()?;
             let winner = self.trials[elites(&self.trials, 1)[0]].clone();
             (self.progress)(Progress::Confirming(&winner));
@@ -395,16 +396,17 @@ impl Engine<'_> {
             }
         };
         self.bench.state(Verdict::Winner { number: winner.number, variant: winner.variant })?;
-        let baselines = self.bench.baselines()?.unwrap_or_else(|why| {
-            self.notes.push(format!("no baselines: {why}"));
+        // Others run in a process of their own, so turns cannot be taken: before and after has to do.
+        peers.join(self.bench.peers()?);
+        let claims = claims(&samples[0], samples.get(1), &peers.peers, &noise).unwrap_or_else(|none| {
+            self.notes.push(format!("no claims: {none}"));
             vec![]
         });
-        let claims = claims(&samples[0], samples.get(1), &baselines, &noise)?;
         let insights = self.insights(&noise);
-        let mut winner_samples = samples;
-        let winner_samples = winner_samples.swap_remove(0);
+        let winner_samples = samples.swap_remove(0);
         Ok(Outcome {
             schema: outcome::SCHEMA,
+            times: outcome::times(&run.device),
             run,
             space_size: self.bench.space.members().len(),
             noise,
@@ -420,7 +422,7 @@ impl Engine<'_> {
             winner_hot_us: winner_samples.hot_us,
             winner_cold_us: winner_samples.cold_us,
             claims,
-            baselines,
+            peers,
             notes: self.notes,
         })
     }

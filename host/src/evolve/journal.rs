@@ -58,7 +58,7 @@ pub enum Question {
         plan: TimingPlan,
     },
     /// Time what others offer.
-    Baselines,
+    Peers,
     /// Not asked but stated: the time was up here.
     TimeUp,
     /// Not asked but stated: what became of a candidate.

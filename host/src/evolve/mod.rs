@@ -21,7 +21,7 @@ pub mod sweep;
 mod tests;
 pub mod trial;
 
-use crate::{device::Failure, measure::statistics::NoInterval};
+use crate::device::Failure;
 
 /// Why a run ended without an outcome. A refused candidate is none.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +38,6 @@ pub enum EvolveError {
     /// The first incumbent does not work any more.
     #[error("the first incumbent failed its confirmation: {0}")]
     Unconfirmed(Failure),
-    /// The samples bound nothing.
-    #[error("nothing can be concluded from the samples: {0}")]
-    Samples(#[from] NoInterval),
     /// A part of the program broke its contract.
     #[error("defect in this program: {0}")]
     Contract(&'static str),

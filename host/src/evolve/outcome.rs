@@ -7,10 +7,13 @@ use super::{
     claims::Claim,
     insight::{Effect, Rule},
     journal::Header,
-    settings::Baseline,
+    settings::Peers,
     trial::{Refusal, Trial},
 };
-use crate::{device::Correctness, measure::noise::NoiseFloor};
+use crate::{
+    device::{Correctness, Description, Kind},
+    measure::noise::NoiseFloor,
+};
 
 /// Version of the outcome's format.
 pub const SCHEMA: u32 = 1;
@@ -22,6 +25,8 @@ pub struct Outcome {
     pub schema: u32,
     /// What was run, on what, with which code.
     pub run: Header,
+    /// Where the times come from, for the reader.
+    pub times: String,
     /// Members of the space.
     pub space_size: usize,
     /// The A/A test.
@@ -47,13 +52,23 @@ pub struct Outcome {
     /// What can be claimed.
     pub claims: Vec<Claim>,
     /// What others take.
-    pub baselines: Vec<Baseline>,
+    pub peers: Peers,
     /// What each gene's values are worth.
     pub effects: Vec<Effect>,
     /// What was learnt besides.
     pub rules: Vec<Rule>,
     /// What the reader should know: what could not be done and why.
     pub notes: Vec<String>,
+}
+
+/// Where a device's times come from.
+pub(super) fn times(device: &Description) -> String {
+    let Description { kind, name, driver, .. } = device;
+    match kind {
+        Kind::Cuda => format!("measured on {name}, driver {driver}"),
+        Kind::Replay => format!("replayed from a record of {name}, driver {driver}: measured then, not now"),
+        Kind::Simt => "modelled, not measured: kernels ran on the CPU machine".to_owned(),
+    }
 }
 
 impl Outcome {

@@ -53,7 +53,7 @@ pub struct Cases {
 
 /// What a library other than ours takes for the problem.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Baseline {
+pub struct Peer {
     /// Library and backend.
     pub name: String,
     /// Hot times in microseconds.
@@ -64,11 +64,41 @@ pub struct Baseline {
     pub recorded: Option<String>,
 }
 
+/// All that others take, and why some of them are missing. One line each.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// Those that ran.
+    pub peers: Vec<Peer>,
+    /// Why others did not, or what they ran on.
+    pub notes: Vec<String>,
+}
+
+impl Peers {
+    /// Takes in what was measured later: samples of the same peer are pooled.
+    pub fn join(&mut self, later: Self) {
+        for peer in later.peers {
+            match self.peers.iter_mut().find(|known| known.name == peer.name && known.recorded == peer.recorded) {
+                Some(known) if known.recorded.is_none() => {
+                    known.hot_us.extend(peer.hot_us);
+                    known.cold_us.extend(peer.cold_us);
+                }
+                Some(_) => {}
+                None => self.peers.push(peer),
+            }
+        }
+        for note in later.notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+    }
+}
+
 /// Gives the devices of a run and what its winner is compared with.
 pub trait Lab {
     /// A device in a process of its own.
     fn open(&mut self) -> Result<Box<dyn Device>, Failure>;
 
-    /// The baselines, or the reason why there are none.
-    fn baselines(&mut self, problem: &Problem) -> Result<Vec<Baseline>, String>;
+    /// What others take for the problem, now or as recorded.
+    fn peers(&mut self, problem: &Problem) -> Peers;
 }

@@ -170,7 +170,7 @@ struct Sweeper<'a> {
 }
 
 impl Sweeper<'_> {
-    /// Finds the reference, writes the header, the first A/A test and the baselines.
+    /// Finds the reference, writes the header, the first A/A test and what others take.
     fn begin(&mut self, source: &mut dyn Source) -> Result<Variant, SweepError> {
         let space = self.plan.space;
         let centres: Vec<Variant> = Family::ALL.iter().rev().filter_map(|family| space.central(*family)).collect();
@@ -191,9 +191,8 @@ impl Sweeper<'_> {
                     };
                     self.write(&Entry::Header(header))?;
                     self.noise(&variant)?;
-                    if let Ok(baselines) = self.lab.baselines(space.problem()) {
-                        self.write(&Entry::Baselines(baselines))?;
-                    }
+                    let peers = self.lab.peers(space.problem());
+                    self.write(&Entry::Peers(peers))?;
                     return Ok(variant);
                 }
                 Err(failure @ Failure::Device(_)) => return Err(SweepError::Device(failure)),
@@ -391,7 +390,7 @@ mod tests {
         let record = Sweep::read(&out).unwrap();
         assert_eq!(record.rows.len(), original.rows.len());
         assert_eq!(record.noise.len(), 2);
-        assert_eq!(record.baselines.len(), 2);
+        assert_eq!(record.peers.peers.len(), 2);
         for (variant, row) in &record.rows {
             let (_, recorded) = original.rows.iter().find(|(other, _)| other == variant).unwrap();
             assert_eq!(row.result.as_ref().err(), recorded.result.as_ref().err(), "{variant}");

@@ -12,7 +12,7 @@ use super::{
     journal::Journal,
     outcome::Outcome,
     population::elites,
-    settings::{Baseline, Cases, Lab, Settings},
+    settings::{Cases, Lab, Peer, Peers, Settings},
     source::{Compiled, Source},
     space::Space,
     strategy::Kind,
@@ -34,10 +34,10 @@ impl<D: Device + Clone + 'static> Lab for Bank<D> {
         Ok(Box::new(self.0.clone()))
     }
 
-    fn baselines(&mut self, _: &Problem) -> Result<Vec<Baseline>, String> {
-        let flash = Baseline { name: "flash".into(), hot_us: vec![30.0; 20], cold_us: vec![], recorded: None };
-        let old = Baseline { recorded: Some("1999 on a GPU".into()), name: "old".into(), ..flash.clone() };
-        Ok(vec![flash, old])
+    fn peers(&mut self, _: &Problem) -> Peers {
+        let flash = Peer { name: "flash".into(), hot_us: vec![30.0; 20], cold_us: vec![], recorded: None };
+        let old = Peer { recorded: Some("1999 on a GPU".into()), name: "old".into(), ..flash.clone() };
+        Peers { peers: vec![flash, old], notes: vec![] }
     }
 }
 

@@ -10,7 +10,7 @@ use spec::{DeviceLimits, Family, Gene, Problem, Variant};
 use super::sweep::{Header, Measurement, Row, SCHEMA, Sweep};
 use crate::{
     device::{Correctness, Description, Failure, Kind, Samples},
-    evolve::{source::Facts, space::Space},
+    evolve::{settings::Peers, source::Facts, space::Space},
 };
 
 /// The whole space of the seed shape on an H100.
@@ -100,7 +100,7 @@ pub(crate) fn from_variants(variants: &[Variant], noise: f64, seed: u64) -> Swee
         rows,
         unknown: 0,
         noise: vec![],
-        baselines: vec![],
+        peers: Peers::default(),
     }
 }
 

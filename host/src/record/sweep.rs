@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     device::{Correctness, Description, Failure, Samples},
-    evolve::{settings::Baseline, source::Facts},
+    evolve::{settings::Peers, source::Facts},
 };
 
 /// Version of the record's format.
@@ -83,7 +83,7 @@ pub enum Entry {
         b: Samples,
     },
     /// What others took in the same hour on the same GPU.
-    Baselines(Vec<Baseline>),
+    Peers(Peers),
 }
 
 /// A record in memory.
@@ -98,7 +98,7 @@ pub struct Sweep {
     /// The A/A tests.
     pub noise: Vec<(Samples, Samples)>,
     /// What others took.
-    pub baselines: Vec<Baseline>,
+    pub peers: Peers,
 }
 
 /// Why a record cannot be read.
@@ -142,7 +142,7 @@ impl Sweep {
             return Err(fault(1, format!("the schema is {schema}")));
         }
         let mut header = None;
-        let (mut rows, mut unknown, mut noise, mut baselines) = (vec![], 0, vec![], vec![]);
+        let (mut rows, mut unknown, mut noise, mut peers) = (vec![], 0, vec![], Peers::default());
         for (i, line) in lines.iter().enumerate() {
             match serde_json::from_str(line).map_err(|e| fault(i + 1, e.to_string()))? {
                 Entry::Header(found) => header = Some(found),
@@ -151,11 +151,11 @@ impl Sweep {
                     Err(_) => unknown += 1,
                 },
                 Entry::Noise { a, b } => noise.push((a, b)),
-                Entry::Baselines(found) => baselines.extend(found),
+                Entry::Peers(found) => peers.join(found),
             }
         }
         let header = header.ok_or_else(|| fault(1, "there is no header".into()))?;
-        Ok(Self { header, rows, unknown, noise, baselines })
+        Ok(Self { header, rows, unknown, noise, peers })
     }
 
     /// How a report refers to it: GPU, driver and date.
