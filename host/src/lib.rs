@@ -7,4 +7,5 @@ pub mod driver;
 pub mod evolve;
 pub mod measure;
 pub mod record;
+pub mod report;
 pub mod tensor;
