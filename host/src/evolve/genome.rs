@@ -147,8 +147,8 @@ mod tests {
     use crate::record::fixture;
 
     fn sparse() -> Space {
-        let whole = fixture::whole();
-        Space::listed(Problem::SEED, DeviceLimits::H100, whole.members().iter().step_by(151).copied())
+        let wide = fixture::wide();
+        Space::listed(Problem::SEED, DeviceLimits::H100, wide.members().iter().step_by(41).copied())
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_theme_leads_but_forbids_nothing() {
-        let space = fixture::whole();
+        let space = fixture::wide();
         let parent = space.central(Family::Mma).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let (mut led, mut other) = (0, 0);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_spread_takes_the_families_in_turn() {
-        let space = fixture::whole();
+        let space = fixture::wide();
         let picked = spread(space, &[], 5, &mut ChaCha8Rng::seed_from_u64(1));
         assert_eq!(picked.len(), 5);
         assert!(Family::ALL.iter().all(|family| picked.iter().any(|v| v.family() == *family)));

@@ -13,10 +13,20 @@ use crate::{
     evolve::{settings::Peers, source::Facts, space::Space},
 };
 
-/// The whole space of the seed shape on an H100.
-pub(crate) fn whole() -> &'static Space {
-    static WHOLE: OnceLock<Space> = OnceLock::new();
-    WHOLE.get_or_init(|| Space::whole(Problem::SEED, DeviceLimits::H100))
+/// Some thousand variants of the seed shape on an H100; the whole space takes seconds to list in a debug build.
+pub(crate) fn wide() -> &'static Space {
+    static WIDE: OnceLock<Space> = OnceLock::new();
+    WIDE.get_or_init(|| {
+        let mut rng = ChaCha8Rng::seed_from_u64(17);
+        let mut draw = |family: Family| {
+            family.domains().iter().fold(Variant::smallest(family), |variant, domain| {
+                let value = domain.values.choose(&mut rng).expect("a domain has values");
+                variant.with(domain.gene, *value).expect("the domain has the value")
+            })
+        };
+        let drawn: Vec<Variant> = (0..60_000).map(|i| draw(Family::ALL[i % Family::ALL.len()])).collect();
+        Space::listed(Problem::SEED, DeviceLimits::H100, drawn)
+    })
 }
 
 /// The true time of a variant in microseconds.
@@ -33,16 +43,16 @@ pub(crate) fn true_us(variant: &Variant) -> f64 {
 /// A record of `count` variants of the seed shape, with relative noise of `noise` per sample.
 pub(crate) fn sweep(count: usize, noise: f64, seed: u64) -> Sweep {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut variants: Vec<Variant> = whole().members().sample(&mut rng, count).copied().collect();
+    let mut variants: Vec<Variant> = wide().members().sample(&mut rng, count).copied().collect();
     for family in Family::ALL {
-        variants.extend(whole().central(family));
+        variants.extend(wide().central(family));
     }
     from_variants(&variants, noise, seed)
 }
 
 /// A variant that no problem allows: 64 query rows are not shared out among 16 warps.
 pub(crate) fn illegal() -> Variant {
-    let central = whole().central(Family::Mma).expect("the space holds both families");
+    let central = wide().central(Family::Mma).expect("the space holds both families");
     let with = |variant: Variant, gene, value| variant.with(gene, value).expect("the domain has the value");
     with(with(with(central, Gene::Warps, 16), Gene::KvSplit, 1), Gene::TileQ, 64)
 }
