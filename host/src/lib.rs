@@ -6,6 +6,7 @@ pub mod device;
 pub mod driver;
 pub mod evolve;
 pub mod measure;
+pub mod oracle;
 pub mod record;
 pub mod report;
 pub mod tensor;

@@ -132,9 +132,13 @@ impl Races {
                     continue;
                 }
             }
+            let mut last = u64::MAX;
             for (at, load) in (address..).zip(loads) {
-                let lanes = (0..WARP).filter(|lane| load.who() >> lane & 1 == 1);
-                for other in lanes.map(|lane| other_warp as u32 * WARP + lane) {
+                let mut lanes = if load.0 == last { 0 } else { load.who() };
+                last = load.0;
+                while lanes != 0 {
+                    let other = other_warp as u32 * WARP + lanes.trailing_zeros();
+                    lanes &= lanes - 1;
                     if !self.knows(thread, other, load.clock()) {
                         let (access, other_access) = (Access::Store, Access::Load);
                         return Err(Cause::Race { access, address: at, other_access, other });

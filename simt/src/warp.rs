@@ -1,6 +1,7 @@
 //! What the lanes of a warp do together.
 //!
-//! Masks of collectives that a warp has under way at one time must be equal or disjoint.
+//! A warp can have several collectives under way: some of its lanes may meet in a branch while the others already wait
+//! where all meet again. Lanes that wait for each other at different operations are a fault.
 
 use crate::machine::{Machine, Outcome, enter, peek, suspend};
 use crate::{Cause, Op, WARP};
@@ -62,22 +63,22 @@ impl Machine<'_> {
         self.park(w, lane);
         let warp = &mut self.warps[w];
         warp.input[lane as usize][..input.len()].copy_from_slice(input);
-        let group = match warp.groups.iter().position(|group| group.mask & mask != 0) {
-            Some(group) => group,
-            None if warp.exited & mask == 0 => {
-                warp.groups.push(Group { op, mask, arrived: 0 });
-                warp.groups.len() - 1
-            }
-            None => {
-                let exited = w as u32 * WARP + (warp.exited & mask).trailing_zeros();
-                return self.fault(Cause::Exited { op, mask, waiting: self.thread, exited });
-            }
-        };
-        let Group { op: other_op, mask: other_mask, ref mut arrived } = warp.groups[group];
-        if (other_op, other_mask) != (op, mask) {
-            let other = w as u32 * WARP + arrived.trailing_zeros();
+        let first = |lanes: u32| w as u32 * WARP + lanes.trailing_zeros();
+        let same = |group: &Group| (group.op, group.mask) == (op, mask);
+        let mutual = |group: &&Group| group.mask & bit != 0 && group.arrived & mask != 0 && !same(group);
+        if let Some(&Group { op: other_op, mask: other_mask, arrived }) = warp.groups.iter().find(mutual) {
+            let other = first(arrived & mask);
             return self.fault(Cause::Diverged { op, mask, other, other_op, other_mask });
         }
+        if warp.exited & mask != 0 {
+            let exited = first(warp.exited & mask);
+            return self.fault(Cause::Exited { op, mask, waiting: self.thread, exited });
+        }
+        let group = warp.groups.iter().position(same).unwrap_or_else(|| {
+            warp.groups.push(Group { op, mask, arrived: 0 });
+            warp.groups.len() - 1
+        });
+        let arrived = &mut warp.groups[group].arrived;
         *arrived |= bit;
         if *arrived == mask {
             warp.groups.swap_remove(group);
