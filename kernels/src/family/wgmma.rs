@@ -4,13 +4,18 @@
 //! `OVERLAP` a consumer issues the scores of the next step before this step's softmax; with `PING_PONG` two consumers
 //! take turns, so that one's softmax runs beside the other's products.
 
-use spec::{AttentionArgs, layout::WgmmaLayout, layout::panels};
+use core::marker::PhantomData;
+
+use spec::{
+    AttentionArgs,
+    layout::{WgmmaLayout, panels},
+};
 
 use crate::attention::{
     RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores, pack_probabilities,
     rescale, softmax, store_output,
 };
-use crate::gpu::wgmma::{Accumulator, InFlight, Product, commit_products, pin};
+use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
     Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, grow_registers, publish_mbarriers, shrink_registers,
     sync_block, sync_group, thread_index, uniform,
@@ -214,97 +219,197 @@ fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: 
     InFlight<E, KV8>: Product<KV8>,
     InFlight<E, V8>: Product<V8>,
 {
-    let lane = Lane::of(thread);
-    let lead = thread == 0;
     let first_row = consumer * 64 + thread / 32 * 16;
-    let scale = Scale::new(args.scale_log2);
-    let q = block.q.at(consumer * panels(64, G::HEAD_DIM_QK));
-    let finish = |scores: &mut [[f32; 4]; KV8], step: u32| {
-        finish_scores(scores, &scale, &work.mask, work.first_row + first_row, step * G::TILE_KV, lane);
+    let mut rows = Consumer::<G, KV16, V8> {
+        block,
+        work,
+        q: block.q.at(consumer * panels(64, G::HEAD_DIM_QK)),
+        consumer,
+        lane: Lane::of(thread),
+        lead: thread == 0,
+        first_row,
+        scale: Scale::new(args.scale_log2),
+        states: [RowState::EMPTY; 2],
+        output: Accumulator::ZERO,
+        probabilities: [[0; 4]; KV16],
+        slot: Slot::FIRST,
+        genes: PhantomData,
     };
-    let mut states = [RowState::EMPTY; 2];
-    let mut output = Accumulator::<V8>::ZERO;
-    let mut slot = Slot::FIRST;
+    // The first steps need no mask: a loop of their own keeps its branches out of them.
+    let visible = work.mask.visible(work.first_row + consumer * 64);
+    let unmasked = if rows.scale.turns() { 0 } else { (visible / G::TILE_KV).min(steps) };
     block.q_full.wait(0);
-
-    if !G::OVERLAP {
-        let mut step = 0;
-        while step < steps {
-            let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
-            issue_scores(&mut scores, q, block.k.wait_full(slot), G::HEAD_DIM_QK);
-            commit_products();
-            let mut scores = scores.wait(0);
-            block.k.release(slot, lead);
-            finish(&mut scores.values, step);
-            let corrections = softmax(&mut scores.values, &mut states, &scale, G::EXP_POLY);
-            rescale_if_needed::<G, V8>(&mut output, corrections);
-            let mut probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
-            let v = block.v.wait_full(slot);
-            pin(&mut probabilities);
-            let mut products = output.begin::<E>();
-            issue_output(&mut products, &probabilities, v);
-            commit_products();
-            output = products.wait(0);
-            block.v.release(slot, lead);
-            slot = slot.next(G::STAGES);
-            step += 1;
-        }
-    } else if steps > 0 {
-        let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
-        issue_scores(&mut scores, q, block.k.wait_full(slot), G::HEAD_DIM_QK);
-        commit_products();
-        let mut scores = scores.wait(0);
-        block.k.release(slot, lead);
-        finish(&mut scores.values, 0);
-        softmax(&mut scores.values, &mut states, &scale, G::EXP_POLY);
-        let mut probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
-        if G::PING_PONG && consumer == 1 {
-            arrive_group(1, 256);
-        }
+    if G::OVERLAP {
+        rows.first_scores::<E, KV8>(steps);
         let mut step = 1;
-        while step < steps {
-            let last = slot;
-            slot = slot.next(G::STAGES);
-            let k = block.k.wait_full(slot);
-            if G::PING_PONG {
-                sync_group(1 + consumer, 256);
-            }
-            pin(&mut probabilities);
-            let mut products = output.begin::<E>();
-            let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
-            issue_scores(&mut scores, q, k, G::HEAD_DIM_QK);
-            commit_products();
-            issue_output(&mut products, &probabilities, block.v.wait_full(last));
-            commit_products();
-            if G::PING_PONG {
-                arrive_group(2 - consumer, 256);
-            }
-            let mut scores = scores.wait(1);
-            block.k.release(slot, lead);
-            finish(&mut scores.values, step);
-            let corrections = softmax(&mut scores.values, &mut states, &scale, G::EXP_POLY);
-            output = products.wait(0);
-            block.v.release(last, lead);
-            // Packing before the wait would define operands while products that read them are under way.
-            pin(&mut scores.values);
-            probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
-            rescale_if_needed::<G, V8>(&mut output, corrections);
+        while step < unmasked {
+            rows.overlapped_step::<E, KV8, false>(step);
             step += 1;
         }
-        let v = block.v.wait_full(slot);
-        pin(&mut probabilities);
-        let mut products = output.begin::<E>();
-        issue_output(&mut products, &probabilities, v);
-        commit_products();
-        output = products.wait(0);
+        while step < steps {
+            rows.overlapped_step::<E, KV8, true>(step);
+            step += 1;
+        }
+        rows.last_output::<E>(steps);
+    } else {
+        let mut step = 0;
+        while step < unmasked {
+            rows.plain_step::<E, KV8, false>(step);
+            step += 1;
+        }
+        while step < steps {
+            rows.plain_step::<E, KV8, true>(step);
+            step += 1;
+        }
     }
-    let states = complete(states);
-    store_output::<E, V8>(&output.values, states, &scale, work, first_row, G::HEAD_DIM_V, lane);
+    let states = complete(rows.states);
+    store_output::<E, V8>(&rows.output.values, states, &rows.scale, work, first_row, G::HEAD_DIM_V, rows.lane);
 }
 
-#[inline(always)]
-fn rescale_if_needed<G: Genes, const V8: usize>(output: &mut Accumulator<V8>, corrections: [f32; 2]) {
-    if !G::LAZY_RESCALE || any_lane(corrections != [1.0; 2]) {
-        rescale(&mut output.values, corrections);
+/// What a consumer carries through the steps.
+struct Consumer<'a, G, const KV16: usize, const V8: usize> {
+    block: &'a Block,
+    work: &'a Work,
+    q: Shared,
+    consumer: u32,
+    lane: Lane,
+    /// Whether this thread speaks for its warpgroup.
+    lead: bool,
+    /// First row of this warp in the tile.
+    first_row: u32,
+    scale: Scale,
+    states: [RowState; 2],
+    output: Accumulator<V8>,
+    /// With `OVERLAP`, those of the last step, whose product is still to come.
+    probabilities: [Operand; KV16],
+    slot: Slot,
+    genes: PhantomData<G>,
+}
+
+impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
+    /// Softmax of a step's scores; returns what the output so far must be multiplied by.
+    #[inline(always)]
+    fn softmax<const KV8: usize, const MASKED: bool>(&mut self, scores: &mut [[f32; 4]; KV8], step: u32) -> [f32; 2] {
+        if MASKED {
+            let row = self.work.first_row + self.first_row;
+            finish_scores(scores, &self.scale, &self.work.mask, row, step * G::TILE_KV, self.lane);
+        }
+        softmax(scores, &mut self.states, &self.scale, G::EXP_POLY)
+    }
+
+    #[inline(always)]
+    fn rescale(&mut self, corrections: [f32; 2]) {
+        if !G::LAZY_RESCALE || any_lane(corrections != [1.0; 2]) {
+            rescale(&mut self.output.values, corrections);
+        }
+    }
+
+    /// Scores, softmax, output, one after the other.
+    #[inline(always)]
+    fn plain_step<E: Element, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+        InFlight<E, V8>: Product<V8>,
+    {
+        let mut scores = self.scores::<E, KV8>();
+        let corrections = self.softmax::<KV8, MASKED>(&mut scores.values, step);
+        self.rescale(corrections);
+        self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+        self.add_output::<E>();
+        self.slot = self.slot.next(G::STAGES);
+    }
+
+    /// The current slot's scores.
+    #[inline(always)]
+    fn scores<E: Element, const KV8: usize>(&mut self) -> Accumulator<KV8>
+    where
+        InFlight<E, KV8>: Product<KV8>,
+    {
+        let k = self.block.k.wait_full(self.slot);
+        let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
+        issue_scores(&mut scores, self.q, k, G::HEAD_DIM_QK);
+        commit_products();
+        let scores = scores.wait(0);
+        self.block.k.release(self.slot, self.lead);
+        scores
+    }
+
+    /// Adds the product of the probabilities and the current slot's V.
+    #[inline(always)]
+    fn add_output<E: Element>(&mut self)
+    where
+        InFlight<E, V8>: Product<V8>,
+    {
+        let v = self.block.v.wait_full(self.slot);
+        pin(&mut self.probabilities);
+        let mut products = self.output.begin::<E>();
+        issue_output(&mut products, &self.probabilities, v);
+        commit_products();
+        self.output = products.wait(0);
+        self.block.v.release(self.slot, self.lead);
+    }
+
+    /// Scores and softmax of step 0, if there is one.
+    #[inline(always)]
+    fn first_scores<E: Element, const KV8: usize>(&mut self, steps: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+    {
+        if steps > 0 {
+            let mut scores = self.scores::<E, KV8>();
+            self.softmax::<KV8, true>(&mut scores.values, 0);
+            self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+            if G::PING_PONG && self.consumer == 1 {
+                arrive_group(1, 256);
+            }
+        }
+    }
+
+    /// Issues this step's scores and the last step's output, then runs this step's softmax beside the latter.
+    #[inline(always)]
+    fn overlapped_step<E: Element, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+        InFlight<E, V8>: Product<V8>,
+    {
+        let last = self.slot;
+        self.slot = last.next(G::STAGES);
+        let k = self.block.k.wait_full(self.slot);
+        if G::PING_PONG {
+            sync_group(1 + self.consumer, 256);
+        }
+        pin(&mut self.probabilities);
+        let mut products = self.output.begin::<E>();
+        let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
+        issue_scores(&mut scores, self.q, k, G::HEAD_DIM_QK);
+        commit_products();
+        issue_output(&mut products, &self.probabilities, self.block.v.wait_full(last));
+        commit_products();
+        if G::PING_PONG {
+            arrive_group(2 - self.consumer, 256);
+        }
+        let mut scores = scores.wait(1);
+        self.block.k.release(self.slot, self.lead);
+        let corrections = self.softmax::<KV8, MASKED>(&mut scores.values, step);
+        // The softmax belongs before the wait, the packing after it: operands defined while products that read them are
+        // under way would serialise the products.
+        pin(&mut scores.values);
+        settle(self.states.map(|state| state.sum));
+        self.output = products.wait(0);
+        pin(&mut scores.values);
+        self.block.v.release(last, self.lead);
+        self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+        self.rescale(corrections);
+    }
+
+    /// Adds the last step's output, if there was a step.
+    #[inline(always)]
+    fn last_output<E: Element>(&mut self, steps: u32)
+    where
+        InFlight<E, V8>: Product<V8>,
+    {
+        if steps > 0 {
+            self.add_output::<E>();
+        }
     }
 }

@@ -58,6 +58,19 @@ pub struct InFlight<E, const N: usize> {
 /// An operand of 64 x 16 elements in registers, laid out as operand `a` of [`Element::mma`].
 pub type Operand = [u32; 4];
 
+/// Lets what computes `sums` come before what follows it, by a branch that is never taken: a sum of exponentials is not
+/// negative. Without it the assembler moves a wait up, before arithmetic that was to run beside the products.
+#[inline(always)]
+pub fn settle(sums: [f32; 2]) {
+    #[cfg(target_arch = "nvptx64")]
+    if sums[0] + sums[1] < 0.0 {
+        // SAFETY: waits.
+        unsafe { asm!("nanosleep.u32 0;", options(nostack)) }
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    let _ = sums;
+}
+
 /// The products that an accumulator of `N` blocks of 8 columns can take.
 pub trait Product<const N: usize> {
     /// Adds a product over 16 elements, both operands from shared memory; with `fresh` the accumulator counts as zero.
