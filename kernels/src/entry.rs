@@ -63,12 +63,104 @@ macro_rules! entry {
             >(args));
         };
     };
+    (family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+     tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: 1, cluster: 1, stages: $stages:literal,
+     exp_poly: $exp_poly:literal, overlap: $overlap:literal, ping_pong: $ping_pong:literal,
+     lazy_rescale: $lazy_rescale:literal $(,)?) => {
+        const _: () = {
+            enum Genes {}
+            impl $crate::family::wgmma::Genes for Genes {
+                const HEAD_DIM_QK: u32 = $qk;
+                const HEAD_DIM_V: u32 = $v;
+                const TILE_Q: u32 = $tile_q;
+                const TILE_KV: u32 = $tile_kv;
+                const STAGES: u32 = $stages;
+                const EXP_POLY: u32 = $exp_poly;
+                const OVERLAP: bool = $overlap == 1;
+                const PING_PONG: bool = $ping_pong == 1;
+                const LAZY_RESCALE: bool = $lazy_rescale == 1;
+            }
+            $crate::export!($symbol, |args, maps| $crate::family::wgmma::attention::<
+                $crate::gpu::$dtype,
+                Genes,
+                { $tile_kv / 8 },
+                { $tile_kv / 16 },
+                { $v / 8 },
+            >(args, maps));
+        };
+    };
+    (family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+     tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: $kv_split:literal, cluster: $cluster:literal,
+     stages: $stages:literal, exp_poly: $exp_poly:literal, overlap: 0, ping_pong: 0,
+     lazy_rescale: $lazy_rescale:literal $(,)?) => {
+        const _: () = {
+            enum Genes {}
+            impl $crate::family::wgmma_split::Genes for Genes {
+                const HEAD_DIM_QK: u32 = $qk;
+                const HEAD_DIM_V: u32 = $v;
+                const TILE_Q: u32 = $tile_q;
+                const TILE_KV: u32 = $tile_kv;
+                const GROUPS: u32 = $kv_split;
+                const CLUSTER: u32 = $cluster;
+                const STAGES: u32 = $stages;
+                const EXP_POLY: u32 = $exp_poly;
+                const LAZY_RESCALE: bool = $lazy_rescale == 1;
+            }
+            $crate::export!($symbol, |args, maps| $crate::family::wgmma_split::attention::<
+                $crate::gpu::$dtype,
+                Genes,
+                { $tile_kv / 8 },
+                { $tile_kv / 16 },
+                { $v / 8 },
+            >(args, maps));
+        };
+    };
 }
 
 /// Exports `$body`, which sees `$args`, an [`&AttentionArgs`](crate::AttentionArgs), as an entry point.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export {
+    ($symbol:ident, |$args:ident, $maps:ident| $body:expr) => {
+        /// # Safety
+        ///
+        /// The arguments must describe live tensors.
+        #[cfg(target_arch = "nvptx64")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $symbol(args: $crate::AttentionArgs, _: $crate::TensorMaps) {
+            let address: u64;
+            // SAFETY: takes the address of the second argument, which stays where it is during the launch.
+            unsafe {
+                core::arch::asm!(
+                    concat!("mov.b64 {0}, ", stringify!($symbol), "_param_1;"),
+                    "cvta.param.u64 {0}, {0};",
+                    out(reg64) address,
+                    options(pure, nomem, nostack)
+                );
+            }
+            let ($args, $maps) = (&args, $crate::gpu::TensorMap::three(address));
+            $body;
+        }
+
+        /// # Safety
+        ///
+        /// Both pointers must be what `simt::Entry` passes.
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $symbol(
+            request: *const $crate::simt::RawRequest,
+            report: *mut $crate::simt::RawReport,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                $crate::simt::export(request, report, |(args, maps): ($crate::AttentionArgs, $crate::TensorMaps)| {
+                    let address = core::ptr::from_ref(&maps).addr() as u64;
+                    let ($args, $maps) = (&args, $crate::gpu::TensorMap::three(address));
+                    $body;
+                });
+            }
+        }
+    };
     ($symbol:ident, |$args:ident| $body:expr) => {
         /// # Safety
         ///

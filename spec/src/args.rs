@@ -89,3 +89,21 @@ pub struct AttentionArgs {
     /// Softmax scale times log2(e): scores become exponents of two with one multiplication.
     pub scale_log2: f32,
 }
+
+/// Boxes that the copy engine brings, in rows of one head; each is 64 columns wide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct MapBoxes {
+    /// Rows of a box of Q.
+    pub q: u32,
+    /// Rows of a box of K or V.
+    pub kv: u32,
+}
+
+/// Tensor maps of Q, K and V: the second argument of kernels that use the copy engine, passed by value.
+///
+/// Each is 128 bytes that the driver encoded (on the GPU) and must lie at a multiple of 64 bytes; the type cannot say so,
+/// since the code generator takes no argument aligned above 16 bytes. The PTX is patched instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TensorMaps(pub [[u64; 16]; 3]);

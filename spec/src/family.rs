@@ -12,6 +12,8 @@ pub enum Family {
     Tiled,
     /// Tensor cores by `mma.sync` with `cp.async` stages: sm_80 and later.
     Mma,
+    /// Tensor cores by `wgmma` with the copy engine: sm_90a only.
+    Wgmma,
 }
 
 const TILED: &[Domain] = &[
@@ -41,15 +43,29 @@ const MMA: &[Domain] = &[
     Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
 ];
 
+const WGMMA: &[Domain] = &[
+    Domain { gene: Gene::TileQ, values: &[64, 128, 192] },
+    Domain { gene: Gene::TileKv, values: &[64, 80, 96, 112, 128, 160, 176, 192] },
+    Domain { gene: Gene::KvSplit, values: &[1, 2, 3, 4] },
+    Domain { gene: Gene::Cluster, values: &[1, 2, 4] },
+    Domain { gene: Gene::Stages, values: &[1, 2, 3, 4] },
+    Domain { gene: Gene::ExpPoly, values: &[0, 2, 3, 4, 8] },
+    Domain { gene: Gene::Overlap, values: &[0, 1] },
+    Domain { gene: Gene::PingPong, values: &[0, 1] },
+    Domain { gene: Gene::LazyRescale, values: &[0, 1] },
+    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+];
+
 impl Family {
     /// All families, the most portable first.
-    pub const ALL: [Self; 2] = [Self::Tiled, Self::Mma];
+    pub const ALL: [Self; 3] = [Self::Tiled, Self::Mma, Self::Wgmma];
 
     /// Name used in symbols, records and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tiled => "tiled",
             Self::Mma => "mma",
+            Self::Wgmma => "wgmma",
         }
     }
 
@@ -58,13 +74,15 @@ impl Family {
         match self {
             Self::Tiled => TILED,
             Self::Mma => MMA,
+            Self::Wgmma => WGMMA,
         }
     }
 
     /// Whether PTX for this target can hold it.
-    pub const fn runs_on(self, _sm: Sm) -> bool {
+    pub const fn runs_on(self, sm: Sm) -> bool {
         match self {
             Self::Tiled | Self::Mma => true,
+            Self::Wgmma => matches!(sm, Sm::Sm90a),
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum Gene {
     Warps,
     /// Groups of warps of a block that share the keys among them and merge at the end.
     KvSplit,
+    /// Blocks of a cluster that share the keys among them.
+    Cluster,
     /// Lanes that share one query row.
     RowLanes,
     /// K/V tiles held in shared memory at a time, per group of warps.
@@ -46,6 +48,10 @@ pub enum Gene {
     SharedPad,
     /// 0: `ex2.approx`; n: a polynomial for one in n exponentials.
     ExpPoly,
+    /// 1: the scores of the next step are computed while this step's softmax runs.
+    Overlap,
+    /// 1: two warpgroups take turns, one in the softmax while the other's products run.
+    PingPong,
     /// 0: rescale O every step; 1: only if a row of the warp found a new maximum.
     LazyRescale,
     /// Blocks of one multiprocessor the compiler must leave registers for (`.minnctapersm`).
@@ -61,17 +67,20 @@ impl Gene {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All genes, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::TileQ,
         Self::TileKv,
         Self::Warps,
         Self::KvSplit,
+        Self::Cluster,
         Self::RowLanes,
         Self::Stages,
         Self::QInRegisters,
         Self::LoadBytes,
         Self::SharedPad,
         Self::ExpPoly,
+        Self::Overlap,
+        Self::PingPong,
         Self::LazyRescale,
         Self::BlocksPerSm,
         Self::CacheHint,
@@ -85,12 +94,15 @@ impl Gene {
             Self::TileKv => "tile_kv",
             Self::Warps => "warps",
             Self::KvSplit => "kv_split",
+            Self::Cluster => "cluster",
             Self::RowLanes => "row_lanes",
             Self::Stages => "stages",
             Self::QInRegisters => "q_in_registers",
             Self::LoadBytes => "load_bytes",
             Self::SharedPad => "shared_pad",
             Self::ExpPoly => "exp_poly",
+            Self::Overlap => "overlap",
+            Self::PingPong => "ping_pong",
             Self::LazyRescale => "lazy_rescale",
             Self::BlocksPerSm => "blocks_per_sm",
             Self::CacheHint => "cache_hint",
@@ -111,10 +123,16 @@ impl Gene {
         match self {
             Self::CacheHint | Self::BlockOrder => Theme::L2,
             Self::LoadBytes | Self::SharedPad | Self::Stages => Theme::Memory,
-            Self::TileQ | Self::TileKv | Self::Warps | Self::KvSplit | Self::RowLanes | Self::BlocksPerSm => {
-                Theme::Launch
+            Self::TileQ
+            | Self::TileKv
+            | Self::Warps
+            | Self::KvSplit
+            | Self::Cluster
+            | Self::RowLanes
+            | Self::BlocksPerSm => Theme::Launch,
+            Self::QInRegisters | Self::ExpPoly | Self::Overlap | Self::PingPong | Self::LazyRescale => {
+                Theme::Instructions
             }
-            Self::QInRegisters | Self::ExpPoly | Self::LazyRescale => Theme::Instructions,
         }
     }
 }

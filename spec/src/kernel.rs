@@ -25,6 +25,8 @@ pub struct LaunchBounds {
     pub threads: u32,
     /// Blocks one multiprocessor must be able to hold: `.minnctapersm`.
     pub blocks_per_sm: u32,
+    /// Blocks of a cluster, `.reqnctapercluster`; 1 for none.
+    pub cluster: u32,
 }
 
 impl Kernel {
@@ -44,13 +46,27 @@ impl Kernel {
 
     /// What its PTX must say of its launch.
     pub const fn launch_bounds(&self) -> LaunchBounds {
-        LaunchBounds { threads: 32 * self.code.value(Gene::Warps), blocks_per_sm: self.code.value(Gene::BlocksPerSm) }
+        LaunchBounds {
+            threads: self.code.threads(),
+            blocks_per_sm: at_least_one(self.code.value(Gene::BlocksPerSm)),
+            cluster: at_least_one(self.code.value(Gene::Cluster)),
+        }
+    }
+
+    /// Whether its second argument is [`TensorMaps`](crate::TensorMaps).
+    pub const fn takes_tensor_maps(&self) -> bool {
+        matches!(self.family(), Family::Wgmma)
     }
 
     /// Its name as an identifier.
     pub const fn symbol(&self) -> Symbol<'_> {
         Symbol(self)
     }
+}
+
+/// The value of a gene that the family may not have.
+const fn at_least_one(value: u32) -> u32 {
+    if value == 0 { 1 } else { value }
 }
 
 impl fmt::Display for Kernel {

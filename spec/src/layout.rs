@@ -42,6 +42,26 @@ impl TiledLayout {
     }
 }
 
+/// A partial result: rows of unnormalised fp32 outputs, then each row's maximum and sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartialLayout {
+    /// From one row of outputs to the next.
+    pub pitch: u32,
+    /// Start of the maxima and sums, 8 bytes a row.
+    pub states: u32,
+    /// All of it.
+    pub bytes: u32,
+}
+
+impl PartialLayout {
+    /// The layout for so many rows.
+    pub const fn new(rows: u32, head_dim_v: u32) -> Self {
+        // Eight spare columns keep the eight rows that a warp writes at once in different banks.
+        let pitch = (round_up(head_dim_v, 16) + 8) * 4;
+        Self { pitch, states: rows * pitch, bytes: rows * pitch + rows * 8 }
+    }
+}
+
 /// Shared memory of the `mma` family: Q, then a ring of K/V stages for each group of warps. The groups' partial results
 /// are merged in the space of the rings once the main loop is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +78,8 @@ pub struct MmaLayout {
     pub stage: u32,
     /// Size of a ring.
     pub ring: u32,
-    /// From one row of a partial result (fp32) to the next.
-    pub partial_pitch: u32,
-    /// Size of one group's partial result; its row maxima and sums follow it.
-    pub partial: u32,
+    /// A group's partial result.
+    pub partial: PartialLayout,
     /// All of it.
     pub bytes: u32,
 }
@@ -84,20 +102,98 @@ impl MmaLayout {
         let v_in_stage = tile_kv * qk_pitch;
         let stage = v_in_stage + tile_kv * v_pitch;
         let ring = stage * stages;
-        // Eight spare columns keep the eight rows that a warp writes at once in different banks.
-        let partial_pitch = (round_up(head_dim_v, 16) + 8) * 4;
-        let partial = tile_q * partial_pitch + tile_q * 8;
-        let merge = if groups > 1 { groups * partial } else { 0 };
+        let partial = PartialLayout::new(tile_q, head_dim_v);
+        let merge = if groups > 1 { groups * partial.bytes } else { 0 };
+        Self { qk_pitch, v_pitch, rings, v_in_stage, stage, ring, partial, bytes: max(rings + groups * ring, merge) }
+    }
+}
+
+/// Columns of a panel: what the copy engine permutes and a product reads at a time.
+pub const PANEL: u32 = 64;
+
+/// Bytes of a tile of `rows` rows, kept as panels of 64 columns of 16-bit elements.
+pub const fn panels(rows: u32, head_dim: u32) -> u32 {
+    rows * round_up(head_dim, PANEL) * 2
+}
+
+/// Shared memory of the `wgmma` family when one warpgroup copies for those that compute: barriers, Q, a ring of K tiles
+/// and one of V tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WgmmaLayout {
+    /// Start of Q; barriers start at 0.
+    pub q: u32,
+    /// Start of the ring of K tiles.
+    pub k: u32,
+    /// Size of a K tile.
+    pub k_tile: u32,
+    /// Start of the ring of V tiles.
+    pub v: u32,
+    /// Size of a V tile.
+    pub v_tile: u32,
+    /// All of it.
+    pub bytes: u32,
+}
+
+/// Space for barriers: it keeps tiles aligned to the 1024 bytes that the permutation needs.
+const BARRIERS: u32 = 1024;
+
+impl WgmmaLayout {
+    /// The layout for 16-bit elements.
+    pub const fn new(tile_q: u32, tile_kv: u32, head_dim_qk: u32, head_dim_v: u32, stages: u32) -> Self {
+        let (k_tile, v_tile) = (panels(tile_kv, head_dim_qk), panels(tile_kv, head_dim_v));
+        let k = BARRIERS + panels(tile_q, head_dim_qk);
+        let v = k + stages * k_tile;
+        Self { q: BARRIERS, k, k_tile, v, v_tile, bytes: v + stages * v_tile }
+    }
+}
+
+/// Shared memory of the `wgmma` family when warpgroups (and blocks of a cluster) share the keys: barriers, Q, a ring of
+/// K/V stages for each warpgroup, and a place where the partial results of this block's rows arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WgmmaSplitLayout {
+    /// Start of Q; barriers start at 0.
+    pub q: u32,
+    /// Start of the first ring.
+    pub rings: u32,
+    /// V within a stage; K starts it.
+    pub v_in_stage: u32,
+    /// Size of a stage.
+    pub stage: u32,
+    /// Size of a ring.
+    pub ring: u32,
+    /// Start of the partial results.
+    pub partials: u32,
+    /// What and where each of them is.
+    pub partial: PartialLayout,
+    /// All of it.
+    pub bytes: u32,
+}
+
+impl WgmmaSplitLayout {
+    /// The layout for 16-bit elements, `groups` warpgroups a block and `cluster` blocks.
+    pub const fn new(
+        tile_q: u32,
+        tile_kv: u32,
+        head_dim_qk: u32,
+        head_dim_v: u32,
+        stages: u32,
+        groups: u32,
+        cluster: u32,
+    ) -> Self {
+        let v_in_stage = panels(tile_kv, head_dim_qk);
+        let stage = v_in_stage + panels(tile_kv, head_dim_v);
+        let rings = BARRIERS + panels(tile_q, head_dim_qk);
+        let partials = rings + groups * stages * stage;
+        let partial = PartialLayout::new(tile_q / cluster, head_dim_v);
         Self {
-            qk_pitch,
-            v_pitch,
+            q: BARRIERS,
             rings,
             v_in_stage,
             stage,
-            ring,
-            partial_pitch,
+            ring: stages * stage,
+            partials,
             partial,
-            bytes: max(rings + groups * ring, merge),
+            bytes: partials + groups * cluster * partial.bytes,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The only place that decides whether a variant fits a problem and a GPU.
 
-use crate::layout::{MmaLayout, TiledLayout};
-use crate::{AttentionArgs, DeviceLimits, Family, Gene, Problem, Sm, Strides, Variant};
+use crate::layout::{MmaLayout, TiledLayout, WgmmaLayout, WgmmaSplitLayout};
+use crate::{AttentionArgs, DeviceLimits, Family, Gene, MapBoxes, Problem, Sm, Strides, Variant};
 
 /// Why a variant cannot run a problem on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +107,22 @@ pub enum Illegal {
         /// Its 16-byte chunks.
         chunks: u32,
     },
+    /// No product of the family has this width.
+    #[error("family {family} has no product of {head_dim_v} columns; head_dim_v of 64, 96, 128 and 192 are allowed")]
+    Width {
+        /// The family.
+        family: Family,
+        /// Columns of V.
+        head_dim_v: u32,
+    },
+    /// Genes that do not go together.
+    #[error("gene {} set so needs {needs}", .gene.name())]
+    Together {
+        /// The gene.
+        gene: Gene,
+        /// What it needs.
+        needs: &'static str,
+    },
     /// The GPU has not what the family needs.
     #[error("family {family} does not run on {sm}")]
     Device {
@@ -145,6 +161,8 @@ pub struct LaunchGeometry {
     pub tiles_q: u32,
     /// A [`crate::BlockOrder`].
     pub block_order: u32,
+    /// The boxes of the kernel's tensor maps, if it takes any.
+    pub boxes: Option<MapBoxes>,
 }
 
 impl LaunchGeometry {
@@ -181,24 +199,27 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     if !family.runs_on(limits.sm) {
         return Err(Illegal::Device { family, sm: limits.sm });
     }
-    let threads = 32 * variant.value(Gene::Warps);
+    let threads = variant.threads();
     if threads > MAX_THREADS {
         return Err(Illegal::Threads { needed: threads, allowed: MAX_THREADS });
     }
     let need = match family {
         Family::Tiled => tiled(problem, variant)?,
         Family::Mma => mma(problem, variant)?,
+        Family::Wgmma => wgmma(problem, variant)?,
     };
-    check_resources(&need, threads, variant.value(Gene::BlocksPerSm), limits)?;
+    check_resources(&need, threads, variant.value(Gene::BlocksPerSm).max(1), limits)?;
 
     let tiles_q = problem.seqlen_q.div_ceil(variant.value(Gene::TileQ));
-    let blocks = u64::from(tiles_q) * u64::from(problem.batch) * u64::from(problem.heads_q);
+    let cluster = u64::from(variant.value(Gene::Cluster).max(1));
+    let blocks = u64::from(tiles_q) * u64::from(problem.batch) * u64::from(problem.heads_q) * cluster;
     Ok(LaunchGeometry {
         blocks: i32::try_from(blocks).map_err(|_| Illegal::Grid { blocks })?.unsigned_abs(),
         threads,
         shared_bytes: need.shared_bytes,
         tiles_q,
         block_order: variant.value(Gene::BlockOrder),
+        boxes: need.boxes,
     })
 }
 
@@ -238,6 +259,8 @@ struct Need {
     shared_bytes: u32,
     /// Values each thread holds in registers through the main loop.
     registers: u32,
+    /// Boxes of its tensor maps.
+    boxes: Option<MapBoxes>,
 }
 
 fn check_resources(need: &Need, threads: u32, blocks: u32, limits: &DeviceLimits) -> Result<(), Illegal> {
@@ -292,7 +315,8 @@ fn tiled(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     }
     let layout =
         TiledLayout::new(tile_q, tile_kv, problem.head_dim_qk, problem.head_dim_v, variant.value(Gene::SharedPad));
-    Ok(Need { shared_bytes: layout.bytes, registers: rows * (keys + 2 * problem.head_dim_v.div_ceil(2 * lanes) + 3) })
+    let registers = rows * (keys + 2 * problem.head_dim_v.div_ceil(2 * lanes) + 3);
+    Ok(Need { shared_bytes: layout.bytes, registers, boxes: None })
 }
 
 fn mma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
@@ -325,7 +349,43 @@ fn mma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     // Accumulators of 16 x 8 take 4 registers of each lane; Q fragments of 16 x 16 as many.
     let (qk16, v16) = (problem.head_dim_qk.div_ceil(16), problem.head_dim_v.div_ceil(16));
     let q = if variant.value(Gene::QInRegisters) == 1 { qk16 * 4 } else { 0 };
-    Ok(Need { shared_bytes: layout.bytes, registers: rows / 16 * (tile_kv / 2 + v16 * 8 + q + 4) })
+    let registers = rows / 16 * (tile_kv / 2 + v16 * 8 + q + 4);
+    Ok(Need { shared_bytes: layout.bytes, registers, boxes: None })
+}
+
+fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
+    let (tile_q, tile_kv) = (variant.value(Gene::TileQ), variant.value(Gene::TileKv));
+    let (groups, cluster) = (variant.value(Gene::KvSplit), variant.value(Gene::Cluster));
+    let stages = variant.value(Gene::Stages);
+    let (overlap, ping_pong) = (variant.value(Gene::Overlap), variant.value(Gene::PingPong));
+    check_alignment(problem, crate::layout::CHUNK)?;
+    let (qk, v) = (problem.head_dim_qk, problem.head_dim_v);
+    if ![64, 96, 128, 192].contains(&v) {
+        return Err(Illegal::Width { family: Family::Wgmma, head_dim_v: v });
+    }
+    // Without a product in flight during the softmax there is nothing to take turns over.
+    if ping_pong == 1 && (overlap == 0 || tile_q != 128) {
+        return Err(Illegal::Together { gene: Gene::PingPong, needs: "overlap=1 and tile_q=128" });
+    }
+    let shared_bytes = if groups == 1 {
+        if cluster != 1 {
+            return Err(Illegal::Together { gene: Gene::Cluster, needs: "kv_split above 1" });
+        }
+        WgmmaLayout::new(tile_q, tile_kv, qk, v, stages).bytes
+    } else {
+        if tile_q != 64 || overlap != 0 {
+            return Err(Illegal::Together { gene: Gene::KvSplit, needs: "tile_q=64 and overlap=0" });
+        }
+        WgmmaSplitLayout::new(tile_q, tile_kv, qk, v, stages, groups, cluster).bytes
+    };
+    // Scores and outputs of 64 rows over 128 threads; with overlap the last step's probabilities too, packed.
+    let registers = tile_kv / 2 + v / 2 + if overlap == 1 { tile_kv / 4 } else { 0 };
+    // The copying warpgroup gives most of its registers to the others.
+    let allowed = if groups == 1 && tile_q == 192 { 160 - 24 } else { 240 - 32 };
+    if registers > allowed {
+        return Err(Illegal::Registers { needed: registers, allowed });
+    }
+    Ok(Need { shared_bytes, registers: 0, boxes: Some(MapBoxes { q: 64, kv: tile_kv }) })
 }
 
 #[cfg(test)]
@@ -351,6 +411,7 @@ mod tests {
             shared_bytes: 64 * 128 + 2 * 2 * 64 * 128,
             tiles_q: 8,
             block_order: 1,
+            boxes: None,
         };
         assert_eq!(geometry, expected);
     }

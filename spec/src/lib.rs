@@ -20,7 +20,7 @@ mod parse;
 mod problem;
 mod variant;
 
-pub use args::{AttentionArgs, BlockOrder, Strides};
+pub use args::{AttentionArgs, BlockOrder, MapBoxes, Strides, TensorMaps};
 pub use device::{DeviceLimits, Sm};
 pub use dtype::Dtype;
 pub use family::Family;

@@ -66,6 +66,18 @@ impl Variant {
         }
     }
 
+    /// Threads of a block.
+    pub(crate) const fn threads(&self) -> u32 {
+        match self.family {
+            Family::Tiled | Family::Mma => 32 * self.value(Gene::Warps),
+            // Warpgroups that share the keys, or one per 64 query rows and one that copies.
+            Family::Wgmma => match self.value(Gene::KvSplit) {
+                1 => 128 * (self.value(Gene::TileQ) / 64 + 1),
+                warpgroups => 128 * warpgroups,
+            },
+        }
+    }
+
     pub(crate) fn code_only(mut self) -> Self {
         for gene in Gene::ALL {
             if gene.effect() == Effect::Launch {

@@ -1,62 +1,112 @@
 //! Merging the partial results of groups that saw different keys.
 
-use spec::layout::MmaLayout;
+use spec::layout::PartialLayout;
 
 use super::{Loader, RowState, Scale, Work};
-use crate::gpu::{Element, Shared, exp2, fma};
+use crate::gpu::{ClusterShared, Element, Shared, exp2, fma};
+use crate::tile::Lane;
 
-/// The partial results of a block's groups in shared memory: per group `tile_q` rows of unnormalised fp32 outputs, then
-/// each row's maximum and sum.
+/// The partial results of several groups for the same rows, in shared memory one after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Partials {
     start: Shared,
-    layout: MmaLayout,
-    tile_q: u32,
+    layout: PartialLayout,
+    rows: u32,
 }
 
 impl Partials {
-    /// The partial results at the start of a block's shared memory.
+    /// The partial results of so many rows.
     #[inline(always)]
-    pub fn new(start: Shared, layout: MmaLayout, tile_q: u32) -> Self {
-        Self { start, layout, tile_q }
-    }
-
-    /// Address of an output.
-    #[inline(always)]
-    pub fn output(&self, group: u32, row: u32, column: u32) -> Shared {
-        self.start.at(group * self.layout.partial + row * self.layout.partial_pitch + column * 4)
+    pub fn new(start: Shared, layout: PartialLayout, rows: u32) -> Self {
+        Self { start, layout, rows }
     }
 
     #[inline(always)]
-    fn state_address(&self, group: u32, row: u32) -> Shared {
-        self.start.at(group * self.layout.partial + self.tile_q * self.layout.partial_pitch + row * 8)
+    fn output(&self, group: u32, row: u32, column: u32) -> u32 {
+        group * self.layout.bytes + row * self.layout.pitch + column * 4
     }
 
-    /// Keeps a row's maximum and sum.
     #[inline(always)]
-    pub fn store_state(&self, group: u32, row: u32, state: RowState) {
-        self.state_address(group, row).store_pair([state.max.to_bits(), state.sum.to_bits()]);
+    fn state(&self, group: u32, row: u32) -> u32 {
+        group * self.layout.bytes + self.layout.states + row * 8
+    }
+
+    /// Keeps a group's fragment of 16 rows from `first_row` on.
+    #[inline(always)]
+    pub fn store<const N: usize>(
+        &self,
+        output: &[[f32; 4]; N],
+        states: [RowState; 2],
+        group: u32,
+        first_row: u32,
+        lane: Lane,
+    ) {
+        let mut half = 0;
+        while half < 2 {
+            let row = first_row + half as u32 * 8 + lane.row();
+            let mut n = 0;
+            while n < N {
+                let pair = [output[n][2 * half].to_bits(), output[n][2 * half + 1].to_bits()];
+                self.start.at(self.output(group, row, n as u32 * 8 + lane.column())).store_pair(pair);
+                n += 1;
+            }
+            if lane.leads_row() {
+                self.start.at(self.state(group, row)).store_pair(states[half].to_bits());
+            }
+            half += 1;
+        }
+    }
+
+    /// Keeps a group's fragment of 16 rows in the cluster: its rows are shared out evenly over the blocks, and each
+    /// block's rows go to where these partial results lie there.
+    #[inline(always)]
+    pub fn store_to_cluster<const N: usize>(
+        &self,
+        output: &[[f32; 4]; N],
+        states: [RowState; 2],
+        group: u32,
+        first_row: u32,
+        lane: Lane,
+    ) {
+        let mut half = 0;
+        while half < 2 {
+            let row = first_row + half as u32 * 8 + lane.row();
+            let (rank, row) = (row / self.rows, row % self.rows);
+            let start = ClusterShared::of(rank, self.start);
+            let mut n = 0;
+            while n < N {
+                let pair = [output[n][2 * half].to_bits(), output[n][2 * half + 1].to_bits()];
+                start.at(self.output(group, row, n as u32 * 8 + lane.column())).store_pair(pair);
+                n += 1;
+            }
+            if lane.leads_row() {
+                start.at(self.state(group, row)).store_pair(states[half].to_bits());
+            }
+            half += 1;
+        }
     }
 
     #[inline(always)]
     fn load_state(&self, group: u32, row: u32) -> RowState {
-        let address = self.state_address(group, row);
+        let address = self.start.at(self.state(group, row));
         RowState { max: address.load_f32(), sum: address.at(4).load_f32() }
     }
 }
 
-/// Merges `groups` partial results, normalises, and writes O in chunks of 16 bytes, and the LSE.
+/// Merges `groups` partial results of the tile's rows from `first_row` on, normalises, and writes O in chunks of 16 bytes,
+/// and the LSE.
 #[inline(always)]
 pub fn merge<E: Element>(
     partials: &Partials,
     groups: u32,
+    first_row: u32,
     head_dim_v: u32,
     work: &Work,
     scale: &Scale,
     loader: Loader,
 ) {
     let chunks = head_dim_v / 8;
-    loader.share(partials.tile_q * chunks, |index| {
+    loader.share(partials.rows * chunks, |index| {
         let (row, chunk) = (index / chunks, index % chunks);
         let mut total = RowState::EMPTY;
         let mut group = 0;
@@ -73,7 +123,7 @@ pub fn merge<E: Element>(
             total.sum = fma(weight, state.sum, total.sum);
             let mut half = 0;
             while half < 2 {
-                let values = partials.output(group, row, chunk * 8 + half * 4).load_chunk();
+                let values = partials.start.at(partials.output(group, row, chunk * 8 + half * 4)).load_chunk();
                 let mut i = 0;
                 while i < 4 {
                     let at = half as usize * 4 + i;
@@ -84,13 +134,14 @@ pub fn merge<E: Element>(
             }
             group += 1;
         }
-        if row < work.rows {
+        let tile_row = first_row + row;
+        if tile_row < work.rows {
             let inverse = total.normaliser();
             let packed = [0, 2, 4, 6].map(|i| E::pack(sum[i] * inverse, sum[i + 1] * inverse));
-            work.o.row(work.first_row + row).at(i64::from(chunk * 16)).store_chunk(packed);
+            work.o.row(work.first_row + tile_row).at(i64::from(chunk * 16)).store_chunk(packed);
         }
         if chunk == 0 {
-            work.store_lse(row, total.lse(scale));
+            work.store_lse(tile_row, total.lse(scale));
         }
     });
 }

@@ -5,6 +5,8 @@ mod fragment;
 mod load;
 mod mask;
 mod merge;
+mod output;
+mod products;
 mod softmax;
 mod work;
 
@@ -13,5 +15,7 @@ pub use fragment::{across_quad, finish_scores, pack_operand, rescale, softmax};
 pub use load::{Loader, copy_tile, load_tile};
 pub use mask::Mask;
 pub use merge::{Partials, merge};
+pub use output::{complete, store_output};
+pub use products::{copy_panels, issue_output, issue_scores, pack_probabilities};
 pub use softmax::{RowState, Scale};
 pub use work::{Rows, Work};

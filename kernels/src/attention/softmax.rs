@@ -73,6 +73,12 @@ impl RowState {
         Step { correction, base }
     }
 
+    /// Maximum and sum as they are kept in memory.
+    #[inline(always)]
+    pub fn to_bits(self) -> [u32; 2] {
+        [self.max.to_bits(), self.sum.to_bits()]
+    }
+
     /// What the output is multiplied by in the end; 0 for a row that saw no key.
     #[inline(always)]
     pub fn normaliser(&self) -> f32 {

@@ -32,6 +32,12 @@ impl Rows {
 /// A query tile of one head.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
+    /// Batch entry.
+    pub batch: u32,
+    /// Query head.
+    pub head: u32,
+    /// Key/value head.
+    pub head_kv: u32,
     /// First query row.
     pub first_row: u32,
     /// Query rows of the tile that exist.
@@ -54,7 +60,12 @@ impl Work {
     /// The work of this block for query tiles of `tile_q` rows.
     #[inline(always)]
     pub fn of_this_block(args: &AttentionArgs, tile_q: u32) -> Self {
-        let block = block_index();
+        Self::of(block_index(), args, tile_q)
+    }
+
+    /// The work of number `block`.
+    #[inline(always)]
+    pub fn of(block: u32, args: &AttentionArgs, tile_q: u32) -> Self {
         let (tile, head_total) = if args.block_order == BlockOrder::TilesFirst as u32 {
             let (head_total, tile) = divide(block, args.tiles_q);
             (tile, head_total)
@@ -69,6 +80,9 @@ impl Work {
         let lse = Global::new(args.lse);
         let lse_offset = i64::from(head_total) * i64::from(args.seqlen_q) * 4;
         Self {
+            batch,
+            head,
+            head_kv,
             first_row,
             rows: (args.seqlen_q - first_row).min(tile_q),
             q: Rows::of(args.q, &args.q_strides, batch, head),

@@ -7,8 +7,8 @@
 use spec::{AttentionArgs, layout::MmaLayout};
 
 use crate::attention::{
-    Loader, Partials, RowState, Scale, Work, across_quad, copy_tile, finish_scores, merge, pack_operand, rescale,
-    softmax,
+    Loader, Partials, RowState, Scale, Work, complete, copy_tile, finish_scores, merge, pack_operand, rescale, softmax,
+    store_output,
 };
 use crate::gpu::{
     CacheHint, Element, Shared, any_lane, commit, fma, load_matrices, load_matrices_transposed, shuffle_xor,
@@ -319,7 +319,7 @@ fn add_output<E: Element, const R: usize, const KV8: usize, const V8: usize>(
 fn finish<E: Element, G: Genes, const R: usize, const V8: usize>(
     shared: Shared,
     output: Accumulator<R, V8>,
-    mut states: [[RowState; 2]; R],
+    states: [[RowState; 2]; R],
     scale: &Scale,
     work: &Work,
     group: u32,
@@ -327,7 +327,7 @@ fn finish<E: Element, G: Genes, const R: usize, const V8: usize>(
     lane: Lane,
     block: Loader,
 ) {
-    let partials = Partials::new(shared, G::LAYOUT, G::TILE_Q);
+    let partials = Partials::new(shared, G::LAYOUT.partial, G::TILE_Q);
     if G::KV_SPLIT > 1 {
         // The partial results take the place of Q and the rings.
         wait(0);
@@ -335,37 +335,17 @@ fn finish<E: Element, G: Genes, const R: usize, const V8: usize>(
     }
     let mut r = 0;
     while r < R {
-        let mut half = 0;
-        while half < 2 {
-            let state = &mut states[r][half];
-            state.sum = across_quad(state.sum, |a, b| a + b);
-            let row = first_warp_row + (r * 16 + half * 8) as u32 + lane.row();
-            let inverse = state.normaliser();
-            let mut n = 0;
-            while n < V8 {
-                let column = n as u32 * 8 + lane.column();
-                let [left, right] = [output[r][n][2 * half], output[r][n][2 * half + 1]];
-                if G::KV_SPLIT > 1 {
-                    partials.output(group, row, column).store_pair([left.to_bits(), right.to_bits()]);
-                } else if row < work.rows && (n as u32) * 8 < G::HEAD_DIM_V {
-                    let to = work.o.row(work.first_row + row).at(i64::from(column * 2));
-                    to.store_u32(E::pack(left * inverse, right * inverse));
-                }
-                n += 1;
-            }
-            if lane.leads_row() {
-                if G::KV_SPLIT > 1 {
-                    partials.store_state(group, row, *state);
-                } else {
-                    work.store_lse(row, state.lse(scale));
-                }
-            }
-            half += 1;
+        let states = complete(states[r]);
+        let first_row = first_warp_row + r as u32 * 16;
+        if G::KV_SPLIT > 1 {
+            partials.store(&output[r], states, group, first_row, lane);
+        } else {
+            store_output::<E, V8>(&output[r], states, scale, work, first_row, G::HEAD_DIM_V, lane);
         }
         r += 1;
     }
     if G::KV_SPLIT > 1 {
         sync_block();
-        merge::<E>(&partials, G::KV_SPLIT, G::HEAD_DIM_V, work, scale, block);
+        merge::<E>(&partials, G::KV_SPLIT, 0, G::HEAD_DIM_V, work, scale, block);
     }
 }

@@ -2,3 +2,5 @@
 
 pub mod mma;
 pub mod tiled;
+pub mod wgmma;
+pub mod wgmma_split;

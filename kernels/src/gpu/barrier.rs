@@ -7,6 +7,8 @@ unsafe extern "unadjusted" {
     fn barrier_all(id: u32);
     #[link_name = "llvm.nvvm.barrier.cta.sync.aligned.count"]
     fn barrier_count(id: u32, threads: u32);
+    #[link_name = "llvm.nvvm.barrier.cta.arrive.aligned.count"]
+    fn barrier_arrive(id: u32, threads: u32);
     #[link_name = "llvm.nvvm.bar.warp.sync"]
     fn warp_sync(mask: u32);
 }
@@ -33,6 +35,18 @@ pub fn sync_group(id: u32, threads: u32) {
     }
     #[cfg(not(target_arch = "nvptx64"))]
     simt::barrier_sync(id, threads);
+}
+
+/// Arrives at barrier `id` as one of `threads`, without waiting.
+#[inline(always)]
+pub fn arrive_group(id: u32, threads: u32) {
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: as for `sync_group`.
+    unsafe {
+        barrier_arrive(id, threads);
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    simt::barrier_arrive(id, threads);
 }
 
 /// Waits for all lanes of the warp; orders memory among them.

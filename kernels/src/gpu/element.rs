@@ -5,6 +5,9 @@ use core::arch::asm;
 
 /// An element type of Q, K, V and O. Two elements share a register, the first in the low half.
 pub trait Element: Copy + 'static {
+    /// Whether it is bfloat16.
+    const IS_BF16: bool;
+
     /// Rounds two fp32 to nearest even and packs them.
     fn pack(low: f32, high: f32) -> u32;
 
@@ -43,6 +46,8 @@ macro_rules! mma {
 }
 
 impl Element for F16 {
+    const IS_BF16: bool = false;
+
     #[inline(always)]
     fn pack(low: f32, high: f32) -> u32 {
         #[cfg(target_arch = "nvptx64")]
@@ -89,6 +94,8 @@ impl Element for F16 {
 }
 
 impl Element for Bf16 {
+    const IS_BF16: bool = true;
+
     #[inline(always)]
     fn pack(low: f32, high: f32) -> u32 {
         #[cfg(target_arch = "nvptx64")]

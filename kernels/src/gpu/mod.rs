@@ -6,23 +6,32 @@
 
 mod async_copy;
 mod barrier;
+mod cluster;
 mod element;
 mod global;
 mod math;
 mod matrix;
+mod mbarrier;
+mod registers;
 mod shared;
 mod thread;
+mod tma;
 mod warp;
+pub mod wgmma;
 
 pub use async_copy::{CacheHint, commit, copy_chunk, wait};
-pub use barrier::{sync_block, sync_group, sync_warp};
+pub use barrier::{arrive_group, sync_block, sync_group, sync_warp};
+pub use cluster::{ClusterShared, arrive_cluster, cluster_rank, wait_cluster};
 pub use element::{Bf16, Element, F16};
 pub use global::Global;
 pub use math::{divide, exp2, exp2_polynomial, fma, log2};
 pub use matrix::{load_matrices, load_matrices_transposed};
+pub use mbarrier::{Mbarrier, publish_mbarriers};
+pub use registers::{grow_registers, shrink_registers};
 pub use shared::Shared;
 pub use thread::{block_index, thread_index};
-pub use warp::{any_lane, shuffle_xor};
+pub use tma::TensorMap;
+pub use warp::{any_lane, shuffle_xor, uniform};
 
 /// What `core` asks for and a kernel never reaches.
 #[cfg(target_arch = "nvptx64")]

@@ -1,0 +1,415 @@
+//! Attention on Hopper's warpgroup tensor cores (sm_90a), for sequences that fill the GPU with query tiles.
+//!
+//! One warpgroup brings K and V tiles through the copy engine into two rings; the others hold 64 query rows each. With
+//! `OVERLAP` a consumer issues the scores of the next step before this step's softmax; with `PING_PONG` two consumers
+//! take turns, so that one's softmax runs beside the other's products.
+
+use core::marker::PhantomData;
+
+use spec::{
+    AttentionArgs,
+    layout::{WgmmaLayout, panels},
+};
+
+use crate::attention::{
+    RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores, pack_probabilities,
+    rescale, softmax, store_output,
+};
+use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
+use crate::gpu::{
+    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, grow_registers, publish_mbarriers, shrink_registers,
+    sync_block, sync_group, thread_index, uniform,
+};
+use crate::tile::Lane;
+
+/// The family's genes for one entry point; see [`spec::Gene`].
+pub trait Genes {
+    /// Columns of Q and K.
+    const HEAD_DIM_QK: u32;
+    /// Columns of V and O.
+    const HEAD_DIM_V: u32;
+    /// Query rows of a block, 64 for each consumer.
+    const TILE_Q: u32;
+    /// Keys of one step.
+    const TILE_KV: u32;
+    /// Tiles of each ring.
+    const STAGES: u32;
+    /// One in so many exponentials by a polynomial; 0 for none.
+    const EXP_POLY: u32;
+    /// Whether the next step's scores are computed beside this step's softmax.
+    const OVERLAP: bool;
+    /// Whether two consumers take turns.
+    const PING_PONG: bool;
+    /// Whether the output is rescaled only if some row of the warp found a new maximum.
+    const LAZY_RESCALE: bool;
+    /// Where things are in shared memory.
+    const LAYOUT: WgmmaLayout =
+        WgmmaLayout::new(Self::TILE_Q, Self::TILE_KV, Self::HEAD_DIM_QK, Self::HEAD_DIM_V, Self::STAGES);
+    /// Warpgroups that compute.
+    const CONSUMERS: u32 = Self::TILE_Q / 64;
+}
+
+/// A place in a ring and how often it was filled.
+#[derive(Clone, Copy)]
+struct Slot {
+    stage: u32,
+    parity: u32,
+}
+
+impl Slot {
+    const FIRST: Self = Self { stage: 0, parity: 0 };
+
+    #[inline(always)]
+    fn next(self, stages: u32) -> Self {
+        if self.stage + 1 == stages {
+            Self { stage: 0, parity: self.parity ^ 1 }
+        } else {
+            Self { stage: self.stage + 1, ..self }
+        }
+    }
+}
+
+/// A ring of tiles: filled by the producer, emptied by all consumers.
+#[derive(Clone, Copy)]
+struct Ring {
+    tiles: Shared,
+    tile: u32,
+    full: Mbarrier,
+    empty: Mbarrier,
+}
+
+impl Ring {
+    #[inline(always)]
+    fn at(&self, slot: Slot) -> Shared {
+        self.tiles.at(slot.stage * self.tile)
+    }
+
+    #[inline(always)]
+    fn wait_full(&self, slot: Slot) -> Shared {
+        self.full.at(slot.stage).wait(slot.parity);
+        self.at(slot)
+    }
+
+    #[inline(always)]
+    fn release(&self, slot: Slot, lead: bool) {
+        if lead {
+            self.empty.at(slot.stage).arrive();
+        }
+    }
+}
+
+/// Shared memory by name.
+struct Block {
+    q: Shared,
+    q_full: Mbarrier,
+    k: Ring,
+    v: Ring,
+}
+
+impl Block {
+    #[inline(always)]
+    fn new<G: Genes>(shared: Shared) -> Self {
+        let barrier = Mbarrier::new(shared);
+        let ring = |tiles, tile, first| Ring {
+            tiles: shared.at(tiles),
+            tile,
+            full: barrier.at(first),
+            empty: barrier.at(first + G::STAGES),
+        };
+        Self {
+            q: shared.at(G::LAYOUT.q),
+            q_full: barrier,
+            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 1),
+            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, 1 + 2 * G::STAGES),
+        }
+    }
+
+    #[inline(always)]
+    fn init<G: Genes>(&self) {
+        self.q_full.init(1);
+        let mut stage = 0;
+        while stage < G::STAGES {
+            self.k.full.at(stage).init(1);
+            self.v.full.at(stage).init(1);
+            self.k.empty.at(stage).init(G::CONSUMERS);
+            self.v.empty.at(stage).init(G::CONSUMERS);
+            stage += 1;
+        }
+        publish_mbarriers();
+    }
+}
+
+/// One block's attention. A key tile fills `KV8` x 8 columns of scores and `KV16` x 16 rows of V, head_dim_v `V8` x 8.
+/// The three tensor maps are Q's, K's and V's.
+#[inline(always)]
+pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
+    args: &AttentionArgs,
+    maps: [TensorMap; 3],
+) where
+    InFlight<E, KV8>: Product<KV8>,
+    InFlight<E, V8>: Product<V8>,
+{
+    let thread = thread_index();
+    let warpgroup = uniform(thread / 128);
+    let block = Block::new::<G>(Shared::base());
+    if thread == 0 {
+        block.init::<G>();
+    }
+    if thread == G::CONSUMERS * 128 {
+        maps.map(TensorMap::prefetch);
+    }
+    sync_block();
+    let work = Work::of_this_block(args, G::TILE_Q);
+    let steps = work.keys().div_ceil(G::TILE_KV);
+    if warpgroup == G::CONSUMERS {
+        match G::CONSUMERS {
+            1 => shrink_registers::<56>(),
+            2 => shrink_registers::<24>(),
+            _ => shrink_registers::<32>(),
+        }
+        if thread == G::CONSUMERS * 128 {
+            produce::<G>(&block, &work, maps, steps);
+        }
+    } else {
+        match G::CONSUMERS {
+            1 | 2 => grow_registers::<240>(),
+            _ => grow_registers::<160>(),
+        }
+        consume::<E, G, KV8, KV16, V8>(args, &block, &work, steps, warpgroup, thread % 128);
+    }
+}
+
+/// The producer: one thread that keeps the rings full.
+#[inline(always)]
+fn produce<G: Genes>(block: &Block, work: &Work, [q, k, v]: [TensorMap; 3], steps: u32) {
+    block.q_full.arrive_expecting(panels(G::TILE_Q, G::HEAD_DIM_QK));
+    let mut consumer = 0;
+    while consumer < G::CONSUMERS {
+        let to = block.q.at(consumer * panels(64, G::HEAD_DIM_QK));
+        let row = work.first_row + consumer * 64;
+        copy_panels(q, to, block.q_full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
+        consumer += 1;
+    }
+    let mut slot = Slot::FIRST;
+    let mut step = 0;
+    while step < steps {
+        let from = [work.batch, work.head_kv, step * G::TILE_KV];
+        for (ring, map, head_dim) in [(&block.k, k, G::HEAD_DIM_QK), (&block.v, v, G::HEAD_DIM_V)] {
+            // The phase before the first is over from the start.
+            ring.empty.at(slot.stage).wait(slot.parity ^ 1);
+            let full = ring.full.at(slot.stage);
+            full.arrive_expecting(ring.tile);
+            copy_panels(map, ring.at(slot), full, from, G::TILE_KV, head_dim);
+        }
+        slot = slot.next(G::STAGES);
+        step += 1;
+    }
+}
+
+/// A consumer: 64 query rows.
+#[inline(always)]
+fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
+    args: &AttentionArgs,
+    block: &Block,
+    work: &Work,
+    steps: u32,
+    consumer: u32,
+    thread: u32,
+) where
+    InFlight<E, KV8>: Product<KV8>,
+    InFlight<E, V8>: Product<V8>,
+{
+    let first_row = consumer * 64 + thread / 32 * 16;
+    let mut rows = Consumer::<G, KV16, V8> {
+        block,
+        work,
+        q: block.q.at(consumer * panels(64, G::HEAD_DIM_QK)),
+        consumer,
+        lane: Lane::of(thread),
+        lead: thread == 0,
+        first_row,
+        scale: Scale::new(args.scale_log2),
+        states: [RowState::EMPTY; 2],
+        output: Accumulator::ZERO,
+        probabilities: [[0; 4]; KV16],
+        slot: Slot::FIRST,
+        genes: PhantomData,
+    };
+    // The first steps need no mask: a loop of their own keeps its branches out of them.
+    let visible = work.mask.visible(work.first_row + consumer * 64);
+    let unmasked = if rows.scale.turns() { 0 } else { (visible / G::TILE_KV).min(steps) };
+    block.q_full.wait(0);
+    if G::OVERLAP {
+        rows.first_scores::<E, KV8>(steps);
+        let mut step = 1;
+        while step < unmasked {
+            rows.overlapped_step::<E, KV8, false>(step);
+            step += 1;
+        }
+        while step < steps {
+            rows.overlapped_step::<E, KV8, true>(step);
+            step += 1;
+        }
+        rows.last_output::<E>(steps);
+    } else {
+        let mut step = 0;
+        while step < unmasked {
+            rows.plain_step::<E, KV8, false>(step);
+            step += 1;
+        }
+        while step < steps {
+            rows.plain_step::<E, KV8, true>(step);
+            step += 1;
+        }
+    }
+    let states = complete(rows.states);
+    store_output::<E, V8>(&rows.output.values, states, &rows.scale, work, first_row, G::HEAD_DIM_V, rows.lane);
+}
+
+/// What a consumer carries through the steps.
+struct Consumer<'a, G, const KV16: usize, const V8: usize> {
+    block: &'a Block,
+    work: &'a Work,
+    q: Shared,
+    consumer: u32,
+    lane: Lane,
+    /// Whether this thread speaks for its warpgroup.
+    lead: bool,
+    /// First row of this warp in the tile.
+    first_row: u32,
+    scale: Scale,
+    states: [RowState; 2],
+    output: Accumulator<V8>,
+    /// With `OVERLAP`, those of the last step, whose product is still to come.
+    probabilities: [Operand; KV16],
+    slot: Slot,
+    genes: PhantomData<G>,
+}
+
+impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
+    /// Softmax of a step's scores; returns what the output so far must be multiplied by.
+    #[inline(always)]
+    fn softmax<const KV8: usize, const MASKED: bool>(&mut self, scores: &mut [[f32; 4]; KV8], step: u32) -> [f32; 2] {
+        if MASKED {
+            let row = self.work.first_row + self.first_row;
+            finish_scores(scores, &self.scale, &self.work.mask, row, step * G::TILE_KV, self.lane);
+        }
+        softmax(scores, &mut self.states, &self.scale, G::EXP_POLY)
+    }
+
+    #[inline(always)]
+    fn rescale(&mut self, corrections: [f32; 2]) {
+        if !G::LAZY_RESCALE || any_lane(corrections != [1.0; 2]) {
+            rescale(&mut self.output.values, corrections);
+        }
+    }
+
+    /// Scores, softmax, output, one after the other.
+    #[inline(always)]
+    fn plain_step<E: Element, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+        InFlight<E, V8>: Product<V8>,
+    {
+        let mut scores = self.scores::<E, KV8>();
+        let corrections = self.softmax::<KV8, MASKED>(&mut scores.values, step);
+        self.rescale(corrections);
+        self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+        self.add_output::<E>();
+        self.slot = self.slot.next(G::STAGES);
+    }
+
+    /// The current slot's scores.
+    #[inline(always)]
+    fn scores<E: Element, const KV8: usize>(&mut self) -> Accumulator<KV8>
+    where
+        InFlight<E, KV8>: Product<KV8>,
+    {
+        let k = self.block.k.wait_full(self.slot);
+        let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
+        issue_scores(&mut scores, self.q, k, G::HEAD_DIM_QK);
+        commit_products();
+        let scores = scores.wait(0);
+        self.block.k.release(self.slot, self.lead);
+        scores
+    }
+
+    /// Adds the product of the probabilities and the current slot's V.
+    #[inline(always)]
+    fn add_output<E: Element>(&mut self)
+    where
+        InFlight<E, V8>: Product<V8>,
+    {
+        let v = self.block.v.wait_full(self.slot);
+        pin(&mut self.probabilities);
+        let mut products = self.output.begin::<E>();
+        issue_output(&mut products, &self.probabilities, v);
+        commit_products();
+        self.output = products.wait(0);
+        self.block.v.release(self.slot, self.lead);
+    }
+
+    /// Scores and softmax of step 0, if there is one.
+    #[inline(always)]
+    fn first_scores<E: Element, const KV8: usize>(&mut self, steps: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+    {
+        if steps > 0 {
+            let mut scores = self.scores::<E, KV8>();
+            self.softmax::<KV8, true>(&mut scores.values, 0);
+            self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+            if G::PING_PONG && self.consumer == 1 {
+                arrive_group(1, 256);
+            }
+        }
+    }
+
+    /// Issues this step's scores and the last step's output, then runs this step's softmax beside the latter.
+    #[inline(always)]
+    fn overlapped_step<E: Element, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+        InFlight<E, V8>: Product<V8>,
+    {
+        let last = self.slot;
+        self.slot = last.next(G::STAGES);
+        let k = self.block.k.wait_full(self.slot);
+        if G::PING_PONG {
+            sync_group(1 + self.consumer, 256);
+        }
+        pin(&mut self.probabilities);
+        let mut products = self.output.begin::<E>();
+        let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
+        issue_scores(&mut scores, self.q, k, G::HEAD_DIM_QK);
+        commit_products();
+        issue_output(&mut products, &self.probabilities, self.block.v.wait_full(last));
+        commit_products();
+        if G::PING_PONG {
+            arrive_group(2 - self.consumer, 256);
+        }
+        let mut scores = scores.wait(1);
+        self.block.k.release(self.slot, self.lead);
+        let corrections = self.softmax::<KV8, MASKED>(&mut scores.values, step);
+        // The softmax belongs before the wait, the packing after it: operands defined while products that read them are
+        // under way would serialise the products.
+        pin(&mut scores.values);
+        settle(self.states.map(|state| state.sum));
+        self.output = products.wait(0);
+        pin(&mut scores.values);
+        self.block.v.release(last, self.lead);
+        self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+        self.rescale(corrections);
+    }
+
+    /// Adds the last step's output, if there was a step.
+    #[inline(always)]
+    fn last_output<E: Element>(&mut self, steps: u32)
+    where
+        InFlight<E, V8>: Product<V8>,
+    {
+        if steps > 0 {
+            self.add_output::<E>();
+        }
+    }
+}

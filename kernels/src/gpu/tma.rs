@@ -1,0 +1,48 @@
+//! The copy engine (TMA): boxes of a tensor to shared memory (sm_90).
+
+#[cfg(target_arch = "nvptx64")]
+use core::arch::asm;
+
+use super::{Mbarrier, Shared};
+
+/// A tensor map of 128 bytes that the host made: `[batch, head, row, column]` with a box of one head's rows by 64 columns.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorMap(u64);
+
+impl TensorMap {
+    /// Size in bytes.
+    pub const BYTES: u64 = 128;
+
+    /// Three maps that follow each other from an address on, aligned to 64 bytes.
+    #[inline(always)]
+    pub fn three(address: u64) -> [Self; 3] {
+        [0, 1, 2].map(|i| Self(address + i * Self::BYTES))
+    }
+
+    /// Fetches the map itself, so that the first copy does not wait for it.
+    #[inline(always)]
+    pub fn prefetch(self) {
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: the host keeps the map alive during the launch; so for all accesses here.
+        unsafe {
+            asm!("prefetch.tensormap [{0}];", in(reg64) self.0, options(nostack));
+        }
+    }
+
+    /// Starts copying the box at `[batch, head, row, column]` to shared memory, in the permutation of 128-byte rows that
+    /// [`super::wgmma`] reads; `to` is aligned to 1024 bytes. What lies outside the tensor becomes zeros, and counts for
+    /// the barrier all the same.
+    #[inline(always)]
+    pub fn load(self, to: Shared, barrier: Mbarrier, [batch, head, row, column]: [u32; 4]) {
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: layouts keep the box inside shared memory.
+        unsafe {
+            asm!("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes \
+                    [{0}], [{1}, {{{2}, {3}, {4}, {5}}}], [{6}];",
+                in(reg32) to.address(), in(reg64) self.0, in(reg32) column, in(reg32) row, in(reg32) head,
+                in(reg32) batch, in(reg32) barrier.address(), options(nostack));
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        simt::tma_load(to.address(), self.0, barrier.address(), [column, row, head, batch]);
+    }
+}
