@@ -48,7 +48,7 @@ collect() {
 }
 
 collect "" build --release -p host
-collect test- test --release --no-run -p driver-shim -p host
+collect test- test --release --no-run -p host
 collect bench- bench --no-run -p benches
 
 for problem in "${problems[@]}"; do
