@@ -4,6 +4,7 @@
 //! take its process with it.
 
 pub mod cuda;
+pub mod replay;
 
 use std::path::PathBuf;
 
