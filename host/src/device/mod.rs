@@ -4,7 +4,10 @@
 //! take its process with it.
 
 pub mod cuda;
+pub mod remote;
 pub mod replay;
+pub mod simt;
+pub mod worker;
 
 use std::path::PathBuf;
 
