@@ -110,7 +110,7 @@ fn tails(problem: &Problem, large: bool) -> Vec<Case> {
         keys.shuffle(&mut rng);
         for (i, (sq, sk)) in rows.into_iter().zip(keys).enumerate() {
             let mask = MASKS[(i + pass) % MASKS.len()];
-            let name = format!("tail/{sq}x{sk}/{}", mask.name());
+            let name = format!("tail/{pass}/{sq}x{sk}/{}", mask.name());
             cases.push(Case::new(name, plain(problem, [1, 1, 1], [sq, sk], mask), Distribution::Normal, rng.random()));
         }
     }

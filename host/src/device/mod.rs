@@ -3,7 +3,10 @@
 //! The engine knows only this trait. Everything in it can be sent to a worker process and back, since a bad kernel may
 //! take its process with it.
 
+pub mod remote;
 pub mod replay;
+pub mod simt;
+pub mod worker;
 
 use std::path::PathBuf;
 

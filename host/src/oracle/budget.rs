@@ -22,18 +22,19 @@ pub struct RowBudget {
 impl RowBudget {
     /// The budget of a row of a case.
     pub fn of(case: &Case, expected: &Expected) -> Self {
-        let dtype = case.problem.dtype;
+        if expected.exact_lse == f64::NEG_INFINITY {
+            return Self { o: 0.0, lse: 0.0, slack: [0.0; 2] };
+        }
         let largest = expected.exact.iter().fold(0f64, |largest, x| largest.max(x.abs()));
         let reference = errors(expected).fold(0f64, |largest, e| largest.max(e.abs()));
         let scores = expected.score * (-22f64).exp2();
         let weights = 2.0 * scores * expected.weight;
-        let ulp = number::ulp(dtype, largest);
+        let ulp = number::ulp(case.problem.dtype, largest);
         let o = 2.0 * reference + ulp + weights;
         let lse_reference = (f64::from(expected.rounded_lse) - expected.exact_lse).abs();
         Self {
             o: if has_seed_limit(case) { o.min(SEED_LIMIT) } else { o },
-            // Both are -inf where a row sees nothing.
-            lse: if lse_reference.is_nan() { 0.0 } else { 2.0 * lse_reference + (-15f64).exp2() + scores },
+            lse: 2.0 * lse_reference + (-15f64).exp2() + scores,
             slack: [ulp / 4.0, weights],
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! # Budgets
 //!
-//! With `e(x)` the error of `x` against fp64, `ref` the same-precision reference and `u(x)` the distance between elements
+//! With `e(x)` the error of `x` against fp64, `ref` the same-precision reference and `u(x)` one [`ulp`](crate::cases::number::ulp)
 //! of the dtype at `x`, a kernel's output must satisfy, for every row `r` that is looked at,
 //!
 //! * `max_d |e(O[r,d])| <= 2 max_d |e(ref[r,d])| + u(max_d |O64[r,d]|) + 2 s[r] w[r]`,

@@ -1,0 +1,133 @@
+//! A kernel ready to run a problem on the CPU machine.
+
+use simt::{Blocks, Buffer, CallError, Class, Entry, Launch, Stats, address_of};
+use spec::{AttentionArgs, Gene, LaunchGeometry, Problem, Strides, Variant};
+
+use super::blocks;
+use crate::cases::Tensors;
+use crate::device::Failure;
+use crate::oracle::{Outputs, Row};
+
+/// A kernel, its launch, and what it is launched for.
+pub(super) struct Prepared {
+    problem: Problem,
+    geometry: LaunchGeometry,
+    tile_q: u32,
+    symbol: String,
+    entry: Entry,
+}
+
+impl Prepared {
+    pub(super) fn new(
+        problem: Problem,
+        variant: Variant,
+        geometry: LaunchGeometry,
+        symbol: String,
+        entry: Entry,
+    ) -> Self {
+        let tile_q = variant.get(Gene::TileQ).map_or(1, u32::from);
+        Self { problem, geometry, tile_q, symbol, entry }
+    }
+
+    /// Multiply-adds of one block at most.
+    pub(super) fn work_per_block(&self) -> u64 {
+        let dims = u64::from(self.problem.head_dim_qk) + u64::from(self.problem.head_dim_v);
+        u64::from(self.tile_q) * u64::from(self.problem.seqlen_kv) * dims
+    }
+
+    /// All blocks if there are no more than `count`, else a seeded sample of so many, but at least one.
+    pub(super) fn sample(&self, count: u64, seed: u64) -> Vec<u32> {
+        blocks::sample(self.geometry.blocks, count, seed)
+    }
+
+    /// The rows that these blocks write, in order.
+    pub(super) fn rows(&self, blocks: &[u32]) -> Vec<Row> {
+        blocks::rows(&self.problem, &self.geometry, self.tile_q, blocks)
+    }
+
+    /// Runs these blocks under a seeded schedule.
+    pub(super) fn launch(&self, tensors: &Tensors, blocks: &[u32], seed: u64) -> Result<(Outputs, Stats), Failure> {
+        let mut outputs = Outputs::unwritten(&self.problem)?;
+        outputs.partial = blocks.len() < self.geometry.blocks as usize;
+        let mut buffers = [
+            Buffer::read("Q", bytemuck::cast_slice(tensors.q.storage.inner())),
+            Buffer::read("K", bytemuck::cast_slice(tensors.k.storage.inner())),
+            Buffer::read("V", bytemuck::cast_slice(tensors.v.storage.inner())),
+            Buffer::write("O", bytemuck::cast_slice_mut(outputs.o.storage.inner_mut())),
+            Buffer::write("LSE", bytemuck::cast_slice_mut(outputs.lse.inner_mut())),
+        ];
+        let launch = Launch {
+            shared_bytes: self.geometry.shared_bytes,
+            blocks: Blocks::Only(blocks),
+            seed,
+            // Far more than one operation per multiply-add, and something for what every block does.
+            budget: (self.work_per_block() * 16 + 100_000_000) * blocks.len() as u64,
+            ..Launch::new(&self.symbol, self.geometry.blocks, self.geometry.threads)
+        };
+        let arguments = bytes_of(&self.geometry.args(&self.problem, [0, 1, 2, 3, 4].map(address_of)));
+        let stats = self.entry.call(&launch, &mut buffers, &arguments).map_err(failure)?;
+        Ok((outputs, stats))
+    }
+}
+
+fn failure(error: CallError) -> Failure {
+    match error {
+        CallError::Fault { class: Class::Launch, message } => Failure::Launch(message),
+        CallError::Fault { message, .. } => Failure::Fault(message),
+        CallError::Version { .. } | CallError::Status(_) => Failure::Launch(error.to_string()),
+    }
+}
+
+/// The bytes of the kernels' argument, with zeros in the padding at its end.
+fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
+    // Without `..`, so that a new field cannot be forgotten. The order is that of the declaration.
+    let AttentionArgs {
+        q,
+        k,
+        v,
+        o,
+        lse,
+        q_strides,
+        k_strides,
+        v_strides,
+        o_strides,
+        heads_q,
+        heads_per_kv,
+        seqlen_q,
+        seqlen_kv,
+        tiles_q,
+        heads_total,
+        diagonal,
+        block_order,
+        scale_log2,
+    } = *args;
+    let mut bytes = vec![];
+    [q, k, v, o, lse].iter().for_each(|address| bytes.extend(address.to_ne_bytes()));
+    for Strides { batch, seq, head } in [q_strides, k_strides, v_strides, o_strides] {
+        [batch, seq, head].iter().for_each(|stride| bytes.extend(stride.to_ne_bytes()));
+    }
+    let counts = [heads_q, heads_per_kv, seqlen_q, seqlen_kv, tiles_q, heads_total];
+    counts.iter().for_each(|count| bytes.extend(count.to_ne_bytes()));
+    bytes.extend(diagonal.to_ne_bytes());
+    bytes.extend(block_order.to_ne_bytes());
+    bytes.extend(scale_log2.to_ne_bytes());
+    bytes.resize(size_of::<AttentionArgs>(), 0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_those_of_the_argument() {
+        let geometry = LaunchGeometry { blocks: 1, threads: 32, shared_bytes: 0, tiles_q: 5, block_order: 2 };
+        let problem = Problem::SEED.with_heads_kv(2).with_seqlens(3, 1000).in_bhsd();
+        let args = geometry.args(&problem, [1, 2, 3, 4, 5]);
+        let bytes = bytes_of(&args);
+        assert_eq!(bytes.len(), size_of::<AttentionArgs>());
+        // SAFETY: as many bytes as the type has, and any bytes make its numbers.
+        let back = unsafe { bytes.as_ptr().cast::<AttentionArgs>().read_unaligned() };
+        assert_eq!(back, args);
+    }
+}
