@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use builder::{BuildError, Library};
-use spec::{DeviceLimits, Family, Gene, Illegal, LaunchGeometry, Problem, Strides, Variant, legal};
+use spec::{AttentionArgs, DeviceLimits, Family, Gene, Illegal, LaunchGeometry, Problem, Strides, Variant, legal};
 
 use crate::driver::{DriverError, Function, Gpu, Grid, Module, Stream};
 use crate::tensor::{Element, Layout, Tensor};
@@ -202,6 +202,13 @@ impl Attention {
     /// been waited for. O and LSE must overlap no other of them.
     pub unsafe fn launch_at(&self, stream: &Stream, addresses: &Addresses) -> Result<(), AttentionError> {
         self.check_gpu("the stream", stream.gpu())?;
+        // SAFETY: the caller vouches for the tensors.
+        unsafe { self.queue(stream, &self.arguments(addresses)?) }?;
+        Ok(())
+    }
+
+    /// The kernel's argument for tensors at these addresses; a caller that launches often on the same ones can keep it.
+    pub fn arguments(&self, addresses: &Addresses) -> Result<AttentionArgs, AttentionError> {
         let Addresses { q, k, v, o, lse } = *addresses;
         for (tensor, address) in [("Q", q), ("K", k), ("V", v), ("O", o)] {
             check_alignment(tensor, address, self.load_bytes)?;
@@ -209,11 +216,18 @@ impl Attention {
         if lse != 0 {
             check_alignment("LSE", lse, size_of::<f32>() as u64)?;
         }
+        Ok(self.geometry.args(&self.problem, [q, k, v, o, lse]))
+    }
+
+    /// Queues the kernel with an argument from [`Attention::arguments`] in a stream of the plan's GPU.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Attention::launch_at`].
+    pub unsafe fn queue(&self, stream: &Stream, arguments: &AttentionArgs) -> Result<(), DriverError> {
         let LaunchGeometry { blocks, threads, shared_bytes, .. } = self.geometry;
-        let args = self.geometry.args(&self.problem, [q, k, v, o, lse]);
         // SAFETY: every entry point takes `AttentionArgs` by value; the caller vouches for the tensors.
-        unsafe { self.function.launch(stream, Grid { blocks, threads, shared_bytes }, &args) }?;
-        Ok(())
+        unsafe { self.function.launch(stream, Grid { blocks, threads, shared_bytes }, arguments) }
     }
 
     /// The problem.

@@ -3,6 +3,7 @@
 //! The engine knows only this trait. Everything in it can be sent to a worker process and back, since a bad kernel may
 //! take its process with it.
 
+pub mod cuda;
 pub mod remote;
 pub mod replay;
 pub mod simt;

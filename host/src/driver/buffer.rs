@@ -74,13 +74,6 @@ impl Buffer {
         unsafe { call!(cuMemsetD8Async(self.address(), value, self.bytes(), stream.raw())) }
     }
 
-    /// Queues setting every 16-bit word to `value`; an odd last byte stays as it is.
-    pub fn fill_u16(&self, stream: &Stream, value: u16) -> Result<(), DriverError> {
-        self.gpu.bind()?;
-        // SAFETY: the whole buffer is live and aligned; freeing it waits for the work queued before.
-        unsafe { call!(cuMemsetD16Async(self.address(), value, self.bytes() / 2, stream.raw())) }
-    }
-
     fn check_range(&self, offset: usize, bytes: usize) -> Result<(), DriverError> {
         let allowed = self.bytes().saturating_sub(offset);
         if bytes > allowed { Err(DriverError::CopySize { bytes, allowed }) } else { Ok(()) }

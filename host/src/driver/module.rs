@@ -119,14 +119,14 @@ impl Function {
         unsafe { call!(cuFuncSetAttribute(self.raw, attribute, bytes)) }
     }
 
-    /// Registers of one thread, as the driver's compiler gave them out.
-    pub fn registers(&self) -> Result<u32, DriverError> {
-        self.attribute(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)
-    }
-
     /// Bytes of local memory of one thread; above zero, registers were spilled.
     pub fn local_bytes(&self) -> Result<u32, DriverError> {
-        self.attribute(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)
+        self.gpu().bind()?;
+        let attribute = Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES as u32;
+        let mut value: c_int = 0;
+        // SAFETY: the function is live and `value` outlives the call.
+        unsafe { call!(cuFuncGetAttribute(&mut value, attribute, self.raw)) }?;
+        Ok(value.max(0).unsigned_abs())
     }
 
     /// Queues the kernel with one argument, which it takes by value.
@@ -159,14 +159,6 @@ impl Function {
     /// The GPU it was compiled for.
     pub fn gpu(&self) -> &Gpu {
         self.module.gpu()
-    }
-
-    fn attribute(&self, attribute: Attribute) -> Result<u32, DriverError> {
-        self.gpu().bind()?;
-        let mut value: c_int = 0;
-        // SAFETY: the function is live and `value` outlives the call.
-        unsafe { call!(cuFuncGetAttribute(&mut value, attribute as u32, self.raw)) }?;
-        Ok(value.max(0).unsigned_abs())
     }
 }
 

@@ -65,7 +65,6 @@ unsafe extern "C" {
     pub(super) fn cuMemcpyHtoD_v2(to: CUdeviceptr, from: *const c_void, bytes: usize) -> Code;
     pub(super) fn cuMemcpyDtoH_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize) -> Code;
     pub(super) fn cuMemsetD8Async(to: CUdeviceptr, value: u8, bytes: usize, stream: CUstream) -> Code;
-    pub(super) fn cuMemsetD16Async(to: CUdeviceptr, value: u16, count: usize, stream: CUstream) -> Code;
 }
 
 /// Makes a raw call and names it in the error.

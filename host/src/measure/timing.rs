@@ -195,6 +195,13 @@ impl Replay<'_> {
         replay(&timer.stream)?;
         Ok(timer.elapsed(replay)? / f64::from(*launches))
     }
+
+    /// Microseconds of so many launches, from as many replays as hold them.
+    pub fn time_us(&self, launches: u64) -> Result<f64, DriverError> {
+        let replays = launches.div_ceil(u64::from(self.launches)).max(1);
+        let sum = (0..replays).try_fold(0.0, |sum, _| Ok::<_, DriverError>(sum + self.sample_us()?))?;
+        Ok(sum / replays as f64 * launches as f64)
+    }
 }
 
 /// Launches that fill a replay.

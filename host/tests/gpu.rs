@@ -1,0 +1,201 @@
+//! The driver, the timer and the public API on a real GPU; ignored with the reason where there is none.
+
+use std::fs;
+
+use builder::Library;
+use host::attention::{Addresses, Attention, AttentionError};
+use host::cases::gate;
+use host::device::{Samples, TimingPlan};
+use host::driver::{Buffer, DriverError, Event, Gpu, Graph, Module, Monitor, Stream};
+use host::measure::timing::{Timer, Work};
+use host::oracle::{Answers, Outputs, judge};
+use host::tensor::{Element, Layout, Tensor};
+use libtest_mimic::{Arguments, Failed, Trial};
+use spec::Problem;
+
+type Outcome = Result<(), Failed>;
+
+const TESTS: &[(&str, fn(&Gpu) -> Outcome)] = &[
+    ("limits_are_plausible", limits_are_plausible),
+    ("buffers_hold_what_they_are_given", buffers_hold_what_they_are_given),
+    ("copies_beyond_a_buffer_are_refused", copies_beyond_a_buffer_are_refused),
+    ("events_hold_the_time", events_hold_the_time),
+    ("graphs_run_when_launched", graphs_run_when_launched),
+    ("a_failed_capture_leaves_the_stream_usable", a_failed_capture_leaves_the_stream_usable),
+    ("bad_ptx_is_refused_in_one_line", bad_ptx_is_refused_in_one_line),
+    ("the_timer_tells_work_apart", the_timer_tells_work_apart),
+    ("files_round_trip_through_the_gpu", files_round_trip_through_the_gpu),
+    ("the_public_api_is_right", the_public_api_is_right),
+    ("misuse_of_the_public_api_is_refused", misuse_of_the_public_api_is_refused),
+];
+
+fn main() {
+    let gpu = Gpu::open(0);
+    let trial = |(name, test): &(&str, fn(&Gpu) -> Outcome)| match gpu.clone() {
+        Ok(gpu) => {
+            let test = *test;
+            Trial::test(*name, move || test(&gpu))
+        }
+        Err(reason) => {
+            let kind = reason.to_string();
+            Trial::test(*name, move || Err(reason.into())).with_ignored_flag(true).with_kind(kind)
+        }
+    };
+    let mut arguments = Arguments::from_args();
+    // Timing needs the GPU for itself.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, TESTS.iter().map(trial).collect()).exit();
+}
+
+fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(otherwise().into()) }
+}
+
+fn limits_are_plausible(gpu: &Gpu) -> Outcome {
+    let (limits, rates) = (gpu.limits(), gpu.rates());
+    ensure(limits.shared_bytes_per_block > 48 << 10, || format!("{limits:?}"))?;
+    ensure(limits.shared_bytes_per_block < limits.shared_bytes_per_sm, || format!("{limits:?}"))?;
+    ensure(limits.registers_per_sm == 65_536 && limits.l2_bytes > 1 << 20, || format!("{limits:?}"))?;
+    ensure(rates.clock_hz > 5e8 && rates.memory_bytes_per_s > 1e11, || format!("{rates:?}"))?;
+    ensure(gpu.uuid().len() == 40, || gpu.uuid().to_owned())?;
+    // The management library may be absent; where it is there it must know the GPU.
+    match Monitor::open(gpu.uuid()) {
+        Some(monitor) => ensure(monitor.clocks().is_some_and(|c| c.sm_mhz > 0), || format!("{:?}", monitor.clocks())),
+        None => Ok(()),
+    }
+}
+
+fn buffers_hold_what_they_are_given(gpu: &Gpu) -> Outcome {
+    let stream = Stream::new(gpu)?;
+    let buffer = Buffer::of(gpu, &[1u32, 2, 3, 4])?;
+    buffer.upload(4, &[7u32])?;
+    ensure(buffer.download::<u32>(0, 4)? == [1, 7, 3, 4], || "an upload with an offset".into())?;
+    buffer.fill(&stream, 0xab)?;
+    stream.synchronize()?;
+    ensure(buffer.download::<u8>(0, 16)? == [0xab; 16], || "a fill".into())?;
+    ensure(buffer.address().is_multiple_of(256), || format!("{:#x}", buffer.address()))
+}
+
+fn copies_beyond_a_buffer_are_refused(gpu: &Gpu) -> Outcome {
+    let buffer = Buffer::new(gpu, 16)?;
+    let refused = DriverError::CopySize { bytes: 8, allowed: 4 };
+    ensure(buffer.upload(12, &[0u32; 2]) == Err(refused.clone()), || "upload".into())?;
+    ensure(buffer.download::<u32>(12, 2) == Err(refused), || "download".into())?;
+    ensure(buffer.download::<u32>(usize::MAX, 1).is_err(), || "offset".into())?;
+    ensure(buffer.download::<u32>(0, usize::MAX).is_err(), || "count".into())
+}
+
+fn events_hold_the_time(gpu: &Gpu) -> Outcome {
+    let (stream, start, end) = (Stream::new(gpu)?, Event::new(gpu)?, Event::new(gpu)?);
+    let buffer = Buffer::new(gpu, 256 << 20)?;
+    stream.record(&start)?;
+    buffer.fill(&stream, 1)?;
+    stream.record(&end)?;
+    end.synchronize()?;
+    ensure(start.passed()? && end.passed()?, || "waited for, but not passed".into())?;
+    let us = end.microseconds_since(&start)?;
+    let least = f64::from(256 << 20) / (2.0 * gpu.rates().memory_bytes_per_s) * 1e6;
+    ensure(us > least && us < 1e6, || format!("256 MiB were filled in {us} us"))
+}
+
+fn graphs_run_when_launched(gpu: &Gpu) -> Outcome {
+    let stream = Stream::new(gpu)?;
+    let buffer = Buffer::of(gpu, &[0u8; 64])?;
+    let graph = Graph::capture(&stream, |stream| buffer.fill(stream, 5))?;
+    stream.synchronize()?;
+    ensure(buffer.download::<u8>(0, 64)? == [0; 64], || "recording ran the work".into())?;
+    graph.upload(&stream)?;
+    // SAFETY: the buffer outlives the replay.
+    unsafe { graph.launch(&stream) }?;
+    stream.synchronize()?;
+    ensure(buffer.download::<u8>(0, 64)? == [5; 64], || "the replay did not run".into())
+}
+
+fn a_failed_capture_leaves_the_stream_usable(gpu: &Gpu) -> Outcome {
+    let stream = Stream::new(gpu)?;
+    let refused = DriverError::Nul { what: "nothing" };
+    let captured = Graph::capture(&stream, |_| Err(refused.clone()));
+    ensure(captured.err() == Some(refused), || "the work's own error is lost".into())?;
+    Buffer::new(gpu, 4)?.fill(&stream, 0)?;
+    Ok(stream.synchronize()?)
+}
+
+fn bad_ptx_is_refused_in_one_line(gpu: &Gpu) -> Outcome {
+    let ptx = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry attention() { bogus.u32 %r1; }\n";
+    let Err(error) = Module::load(gpu, ptx) else { return Err("it was accepted".into()) };
+    let line = error.to_string();
+    ensure(matches!(error, DriverError::Ptx { .. }) && !line.contains('\n'), || line.clone())?;
+    ensure(line.contains("error") && !error.breaks_context(), || line)
+}
+
+fn the_timer_tells_work_apart(gpu: &Gpu) -> Outcome {
+    let timer = Timer::new(gpu)?;
+    let (small, large) = (Buffer::new(gpu, 1 << 20)?, Buffer::new(gpu, 256 << 20)?);
+    let fill_small = |stream: &Stream| small.fill(stream, 1);
+    let fill_large = |stream: &Stream| large.fill(stream, 1);
+    let works: [&dyn Work; 2] = [&fill_small, &fill_large];
+    let samples = timer.interleave(&works, &TimingPlan { rounds: 6, cold: true, seed: 1 })?;
+    for Samples { hot_us, cold_us, throttled } in &samples {
+        let complete = hot_us.len() == 6 || *throttled == 6;
+        ensure(complete && cold_us.len() == hot_us.len(), || format!("{samples:?}"))?;
+    }
+    let least = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+    let [small, large] = [0, 1].map(|i| [least(&samples[i].hot_us), least(&samples[i].cold_us)]);
+    ensure(large[0] > 10.0 * small[0] && large[1] > 5.0 * small[1], || format!("{samples:?}"))?;
+    let overhead = timer.launch_overhead_us()?;
+    ensure((0.2..50.0).contains(&overhead), || format!("a launch costs {overhead} us"))
+}
+
+fn files_round_trip_through_the_gpu(gpu: &Gpu) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("x.safetensors");
+    let layout = Layout::bshd([2, 3, 4, 8], Element::Bf16);
+    let values: Vec<u16> = (0..192).collect();
+    Tensor::write(&path, &[("x", &Tensor::of(gpu, layout, &values)?)])?;
+    let read = Tensor::read(gpu, &path, "x")?;
+    ensure(*read.layout() == layout && read.values::<u16>()? == values, || "other values came back".into())?;
+    ensure(fs::read_dir(folder.path())?.count() == 1, || "a temporary file was left".into())
+}
+
+fn the_public_api_is_right(gpu: &Gpu) -> Outcome {
+    let library = Library::open()?;
+    let stream = Stream::new(gpu)?;
+    for case in gate(&Problem::SEED) {
+        let plan = Attention::new(gpu, &library, &case.problem)?;
+        ensure(plan.function().local_bytes()? == 0, || "the default kernel spills registers".into())?;
+        let answer = Answers::default().to(&case)?;
+        let inputs = &answer.tensors;
+        let layouts = plan.layouts();
+        let q = Tensor::of(gpu, layouts.q, inputs.q.storage.inner())?;
+        let k = Tensor::of(gpu, layouts.k, inputs.k.storage.inner())?;
+        let v = Tensor::of(gpu, layouts.v, inputs.v.storage.inner())?;
+        let (mut o, mut lse) = (Tensor::new(gpu, layouts.o)?, Tensor::new(gpu, layouts.lse)?);
+        plan.launch(&stream, [&q, &k, &v], &mut o, Some(&mut lse))?;
+        stream.synchronize()?;
+        let mut outputs = Outputs::unwritten(&case.problem)?;
+        outputs.o.storage.inner_mut().copy_from_slice(&o.values()?);
+        outputs.lse.inner_mut().copy_from_slice(&lse.values()?);
+        judge(&case, &answer.reference, &outputs)?;
+    }
+    Ok(())
+}
+
+fn misuse_of_the_public_api_is_refused(gpu: &Gpu) -> Outcome {
+    let plan = Attention::new(gpu, &Library::open()?, &Problem::SEED)?;
+    let stream = Stream::new(gpu)?;
+    let layouts = plan.layouts();
+    let [q, k, v, mut o] = [
+        Tensor::new(gpu, layouts.q)?,
+        Tensor::new(gpu, layouts.k)?,
+        Tensor::new(gpu, layouts.v)?,
+        Tensor::new(gpu, layouts.o)?,
+    ];
+    let mut short = Tensor::new(gpu, Layout::bshd([1, 256, 8, 64], Element::F16))?;
+    let refused = plan.launch(&stream, [&q, &k, &v], &mut short, None);
+    ensure(matches!(refused, Err(AttentionError::Layout { tensor: "O", .. })), || format!("{refused:?}"))?;
+    let odd = Addresses { q: q.address(), k: k.address() + 2, v: v.address(), o: o.address(), lse: 0 };
+    let refused = plan.arguments(&odd);
+    ensure(matches!(refused, Err(AttentionError::Misaligned { tensor: "K", .. })), || format!("{refused:?}"))?;
+    plan.launch(&stream, [&q, &k, &v], &mut o, None)?;
+    Ok(stream.synchronize()?)
+}

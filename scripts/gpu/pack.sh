@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Collects what a machine with a GPU and no Rust needs to check and time kernels: stripped release binaries and a store of
+# PTX, in .carry/ at the top of the checkout. There, scripts/gpu/run.sh uses it.
+#
+# usage: scripts/gpu/pack.sh [--sm SM] [--sample N] [PROBLEM...]
+#   PROBLEM      whose search space the store holds; the seed shape if none is given
+#   --sm SM      target of the PTX: sm_80, sm_89, sm_90a (default sm_90a)
+#   --sample N   kernels per family, drawn evenly from each space; all of them if not given
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+sm=sm_90a
+sample=()
+problems=()
+while (($#)); do
+    case $1 in
+        --sm) sm=${2:?--sm needs a target}; shift 2 ;;
+        --sample) sample=(--sample "${2:?--sample needs a number}"); shift 2 ;;
+        -*) echo "pack.sh: unknown flag $1; known are --sm and --sample" >&2; exit 2 ;;
+        *) problems+=("$1"); shift ;;
+    esac
+done
+((${#problems[@]})) || problems=(b1-h8-s512-d64-f16)
+
+carry=.carry
+max_mb=60
+mkdir -p "$carry"
+rm -rf "$carry/bin"
+mkdir -p "$carry/bin"
+
+# Prints name and path of every executable a cargo command builds.
+executables() {
+    cargo "$@" --message-format=json-render-diagnostics | python3 -c '
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("reason") == "compiler-artifact" and message.get("executable"):
+        target = message["target"]
+        print(target["kind"][0] + "-" + target["name"], message["executable"])'
+}
+
+collect() {
+    local prefix=$1 name path
+    shift
+    executables "$@" | while read -r name path; do
+        strip -o "$carry/bin/$prefix$name" "$path"
+    done
+}
+
+collect "" build --release -p host
+collect test- test --release --no-run -p host
+collect bench- bench --no-run -p benches
+
+for problem in "${problems[@]}"; do
+    cargo xtask build-ptx --sm "$sm" --space "$problem" "${sample[@]}" --store "$carry/store"
+done
+
+size=$(du -sm "$carry" | cut -f1)
+echo "$carry holds $size MB"
+if ((size > max_mb)); then
+    echo "pack.sh: that is more than $max_mb MB; ask for fewer problems or a smaller --sample" >&2
+    exit 1
+fi
