@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use builder::Library;
 use builder::check::{GenePairs, objections};
-use builder::{BuildError, Library};
 use clap::Args;
 use spec::{Family, Sm};
 
@@ -62,7 +62,7 @@ fn kernels(library: &Library, selection: &Selection, sm: Sm, strict: bool) -> Re
                     *objected.entry(line).or_default() += 1;
                 }
             },
-            Err(error @ (BuildError::Compile { .. } | BuildError::Ptx { .. } | BuildError::Assembly { .. })) => {
+            Err(error) if error.is_of_one_kernel() => {
                 println!("error: {sm} {error}");
                 errors += 1;
             }
