@@ -1,4 +1,12 @@
 //! Plan, launch, measure and evolve attention kernels.
 
+pub mod attention;
 pub mod cases;
 pub mod device;
+pub mod driver;
+pub mod evolve;
+pub mod measure;
+pub mod oracle;
+pub mod record;
+pub mod report;
+pub mod tensor;

@@ -5,6 +5,7 @@
 //! * [`attention`] holds the steps of the algorithm, one concern per file.
 //! * [`family`] wires them into kernels.
 //! * [`entry!`] stamps an exported entry point for a variant.
+#![cfg_attr(feature = "probes", doc = "* [`probes`] tests every operation of [`gpu`] on its own.")]
 #![no_std]
 #![cfg_attr(
     target_arch = "nvptx64",
@@ -12,11 +13,18 @@
     // The codegen's own surface: there is no stable name for it.
     allow(internal_features)
 )]
+#![cfg_attr(all(target_arch = "nvptx64", feature = "probes"), feature(abi_ptx))]
+
+// What probes expect is worked out on the host.
+#[cfg(all(feature = "probes", not(target_arch = "nvptx64")))]
+extern crate std;
 
 pub mod attention;
 mod entry;
 pub mod family;
 pub mod gpu;
+#[cfg(feature = "probes")]
+pub mod probes;
 pub mod tile;
 
 #[cfg(not(target_arch = "nvptx64"))]

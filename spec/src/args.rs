@@ -17,13 +17,15 @@ impl Strides {
     /// Contiguous `[batch, seqlen, heads, head_dim]`.
     pub const fn bshd(seqlen: u32, heads: u32, head_dim: u32) -> Self {
         let (seqlen, heads, head_dim) = (seqlen as i64, heads as i64, head_dim as i64);
-        Self { batch: seqlen * heads * head_dim, seq: heads * head_dim, head: head_dim }
+        let row = heads.saturating_mul(head_dim);
+        Self { batch: seqlen.saturating_mul(row), seq: row, head: head_dim }
     }
 
     /// Contiguous `[batch, heads, seqlen, head_dim]`.
     pub const fn bhsd(seqlen: u32, heads: u32, head_dim: u32) -> Self {
         let (seqlen, heads, head_dim) = (seqlen as i64, heads as i64, head_dim as i64);
-        Self { batch: seqlen * heads * head_dim, seq: head_dim, head: seqlen * head_dim }
+        let head = seqlen.saturating_mul(head_dim);
+        Self { batch: heads.saturating_mul(head), seq: head_dim, head }
     }
 }
 

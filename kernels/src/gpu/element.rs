@@ -27,6 +27,7 @@ pub enum F16 {}
 #[derive(Clone, Copy, Debug)]
 pub enum Bf16 {}
 
+#[cfg(target_arch = "nvptx64")]
 macro_rules! mma {
     ($kind:literal, $c:ident, $a:ident, $b:ident) => {{
         let [c0, c1, c2, c3] = $c;

@@ -1,0 +1,324 @@
+//! The public API: plan once, launch many times.
+//!
+//! A plan holds a compiled kernel and its launch geometry for one problem on one GPU. A launch only queues the kernel: it
+//! allocates nothing, waits for nothing, and needs no toolchain.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use builder::{BuildError, Library};
+use spec::{DeviceLimits, Family, Gene, Illegal, LaunchGeometry, Problem, Strides, Variant, legal};
+
+use crate::driver::{DriverError, Function, Gpu, Grid, Module, Stream};
+use crate::tensor::{Element, Layout, Tensor};
+
+/// Bytes of the widest load a family without a gene for it uses.
+const WIDEST_LOAD: u64 = 16;
+
+/// Why attention cannot be planned or launched.
+#[derive(Debug, thiserror::Error)]
+pub enum AttentionError {
+    /// The variant does not fit the problem or the GPU.
+    #[error("{variant} cannot run {problem}: {reason}")]
+    Illegal {
+        /// What was asked.
+        problem: Box<Problem>,
+        /// How it was to be done.
+        variant: Box<Variant>,
+        /// Why not.
+        reason: Illegal,
+    },
+    /// The kernel's code cannot be had.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The kernel's code cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The PTX file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A tensor does not start where the kernel's loads need it to.
+    #[error("{tensor} is at address {address:#x}; a multiple of {needed} is needed, and not 0")]
+    Misaligned {
+        /// Q, K, V, O or LSE.
+        tensor: &'static str,
+        /// Its address.
+        address: u64,
+        /// What divides a good address.
+        needed: u64,
+    },
+    /// A tensor has another layout than the problem says.
+    #[error("{tensor} is {found:?}, the problem has {expected:?}")]
+    Layout {
+        /// Q, K, V, O or LSE.
+        tensor: &'static str,
+        /// What it is.
+        found: Layout,
+        /// What it should be.
+        expected: Layout,
+    },
+    /// A stream or tensor belongs to another GPU than the plan.
+    #[error("{what} is on {gpu}, the plan on {plan}")]
+    OtherGpu {
+        /// The stream or tensor.
+        what: &'static str,
+        /// UUID of its GPU.
+        gpu: String,
+        /// UUID of the plan's GPU.
+        plan: String,
+    },
+    /// The driver failed.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+/// Layouts of a problem's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layouts {
+    /// `[batch, seqlen_q, heads_q, head_dim_qk]`.
+    pub q: Layout,
+    /// `[batch, seqlen_kv, heads_kv, head_dim_qk]`.
+    pub k: Layout,
+    /// `[batch, seqlen_kv, heads_kv, head_dim_v]`.
+    pub v: Layout,
+    /// `[batch, seqlen_q, heads_q, head_dim_v]`.
+    pub o: Layout,
+    /// `[batch, seqlen_q, heads_q, 1]` in fp32; in memory the positions of a head follow each other.
+    pub lse: Layout,
+}
+
+impl Layouts {
+    /// The layouts of `problem`.
+    pub fn of(problem: &Problem) -> Self {
+        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, head_dim_v, strides, .. } = *problem;
+        let element = Element::from(problem.dtype);
+        let layout =
+            |seqlen, heads, head_dim, strides| Layout { shape: [batch, seqlen, heads, head_dim], strides, element };
+        Self {
+            q: layout(seqlen_q, heads_q, head_dim_qk, strides.q),
+            k: layout(seqlen_kv, heads_kv, head_dim_qk, strides.k),
+            v: layout(seqlen_kv, heads_kv, head_dim_v, strides.v),
+            o: layout(seqlen_q, heads_q, head_dim_v, strides.o),
+            lse: Layout { element: Element::F32, ..layout(seqlen_q, heads_q, 1, Strides::bhsd(seqlen_q, heads_q, 1)) },
+        }
+    }
+}
+
+/// Device addresses of a launch's tensors, laid out as [`Layouts::of`] the problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Q.
+    pub q: u64,
+    /// K.
+    pub k: u64,
+    /// V.
+    pub v: u64,
+    /// O.
+    pub o: u64,
+    /// LSE; 0 if it is not wanted.
+    pub lse: u64,
+}
+
+/// A plan: how one problem is done on one GPU.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    problem: Problem,
+    geometry: LaunchGeometry,
+    /// What addresses must be multiples of.
+    load_bytes: u64,
+    layouts: Layouts,
+    function: Function,
+}
+
+impl Attention {
+    /// A plan by a variant that is safe rather than the fastest: the first of [`defaults`] that fits and can be had.
+    pub fn new(gpu: &Gpu, library: &Library, problem: &Problem) -> Result<Self, AttentionError> {
+        let [first, others @ ..] = defaults();
+        others.into_iter().fold(Self::with_variant(gpu, library, problem, &first), |plan, variant| {
+            // The first refusal is the one to report: it is of the variant that should have been.
+            plan.or_else(|error| Self::with_variant(gpu, library, problem, &variant).map_err(|_| error))
+        })
+    }
+
+    /// A plan by this variant, whose PTX comes from `library`; it may be compiled there first.
+    pub fn with_variant(
+        gpu: &Gpu,
+        library: &Library,
+        problem: &Problem,
+        variant: &Variant,
+    ) -> Result<Self, AttentionError> {
+        // Before anything is compiled.
+        geometry(gpu.limits(), problem, variant)?;
+        // One kernel, one answer.
+        let path = library.ptx(&[variant.kernel(problem)], gpu.limits().sm).swap_remove(0)?.path;
+        let ptx = fs::read_to_string(&path).map_err(|source| AttentionError::Read { path, source })?;
+        Self::from_ptx(gpu, &ptx, problem, variant)
+    }
+
+    /// A plan by this variant with PTX at hand, as the builder makes it of `variant.kernel(problem)`.
+    pub fn from_ptx(gpu: &Gpu, ptx: &str, problem: &Problem, variant: &Variant) -> Result<Self, AttentionError> {
+        Self::from_module(&Module::load(gpu, ptx)?, problem, variant)
+    }
+
+    /// A plan by this variant with its kernel loaded.
+    pub fn from_module(module: &Module, problem: &Problem, variant: &Variant) -> Result<Self, AttentionError> {
+        let geometry = geometry(module.gpu().limits(), problem, variant)?;
+        let function = module.function(builder::ptx::ENTRY)?;
+        function.allow_shared(geometry.shared_bytes)?;
+        let load_bytes = variant.get(Gene::LoadBytes).map_or(WIDEST_LOAD, u64::from);
+        Ok(Self { problem: *problem, geometry, load_bytes, layouts: Layouts::of(problem), function })
+    }
+
+    /// Queues O = attention(Q, K, V), and its LSE if wanted.
+    pub fn launch(
+        &self,
+        stream: &Stream,
+        [q, k, v]: [&Tensor; 3],
+        o: &mut Tensor,
+        lse: Option<&mut Tensor>,
+    ) -> Result<(), AttentionError> {
+        let Layouts { q: in_q, k: in_k, v: in_v, o: in_o, lse: in_lse } = self.layouts;
+        let tensors = [("Q", q, in_q), ("K", k, in_k), ("V", v, in_v), ("O", o, in_o)];
+        for (tensor, given, expected) in tensors.into_iter().chain(lse.as_deref().map(|lse| ("LSE", lse, in_lse))) {
+            if *given.layout() != expected {
+                return Err(AttentionError::Layout { tensor, found: *given.layout(), expected });
+            }
+            self.check_gpu(tensor, given.gpu())?;
+        }
+        let lse = lse.map_or(0, |lse| lse.address());
+        let addresses = Addresses { q: q.address(), k: k.address(), v: v.address(), o: o.address(), lse };
+        // SAFETY: the tensors are on this GPU and laid out as the problem says. Freeing one waits for the work queued before.
+        unsafe { self.launch_at(stream, &addresses) }
+    }
+
+    /// Like [`Attention::launch`], on tensors that something else owns.
+    ///
+    /// # Safety
+    ///
+    /// The addresses must be of live tensors on the plan's GPU, laid out as [`Layouts::of`] the problem, until the stream has
+    /// been waited for. O and LSE must overlap no other of them.
+    pub unsafe fn launch_at(&self, stream: &Stream, addresses: &Addresses) -> Result<(), AttentionError> {
+        self.check_gpu("the stream", stream.gpu())?;
+        let Addresses { q, k, v, o, lse } = *addresses;
+        for (tensor, address) in [("Q", q), ("K", k), ("V", v), ("O", o)] {
+            check_alignment(tensor, address, self.load_bytes)?;
+        }
+        if lse != 0 {
+            check_alignment("LSE", lse, size_of::<f32>() as u64)?;
+        }
+        let LaunchGeometry { blocks, threads, shared_bytes, .. } = self.geometry;
+        let args = self.geometry.args(&self.problem, [q, k, v, o, lse]);
+        // SAFETY: every entry point takes `AttentionArgs` by value; the caller vouches for the tensors.
+        unsafe { self.function.launch(stream, Grid { blocks, threads, shared_bytes }, &args) }?;
+        Ok(())
+    }
+
+    /// The problem.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The layouts of its tensors.
+    pub fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
+    /// How it is launched.
+    pub fn geometry(&self) -> &LaunchGeometry {
+        &self.geometry
+    }
+
+    /// The kernel, as the driver compiled it.
+    pub fn function(&self) -> &Function {
+        &self.function
+    }
+
+    fn check_gpu(&self, what: &'static str, gpu: &Gpu) -> Result<(), AttentionError> {
+        let plan = self.function.gpu().uuid();
+        if gpu.uuid() == plan {
+            return Ok(());
+        }
+        Err(AttentionError::OtherGpu { what, gpu: gpu.uuid().to_owned(), plan: plan.to_owned() })
+    }
+}
+
+/// Variants that are safe for any problem, the better ones first; not every one fits every GPU and head_dim.
+pub fn defaults() -> [Variant; 3] {
+    let mma = |tile_kv| {
+        let genes = [
+            (Gene::TileQ, 64),
+            (Gene::TileKv, tile_kv),
+            (Gene::Warps, 4),
+            (Gene::Stages, 2),
+            // Rows of every head_dim can be padded; they cannot all be permuted.
+            (Gene::SharedPad, 1),
+        ];
+        genes
+            .into_iter()
+            .fold(Variant::smallest(Family::Mma), |variant, (gene, value)| variant.with(gene, value).unwrap_or(variant))
+    };
+    // The smallest tiles of the most portable family fit every GPU and any strides.
+    [mma(64), mma(32), Variant::smallest(Family::Tiled)]
+}
+
+fn geometry(limits: &DeviceLimits, problem: &Problem, variant: &Variant) -> Result<LaunchGeometry, AttentionError> {
+    legal(problem, variant, limits).map_err(|reason| AttentionError::Illegal {
+        problem: Box::new(*problem),
+        variant: Box::new(*variant),
+        reason,
+    })
+}
+
+fn check_alignment(tensor: &'static str, address: u64, needed: u64) -> Result<(), AttentionError> {
+    if address == 0 || !address.is_multiple_of(needed) {
+        return Err(AttentionError::Misaligned { tensor, address, needed });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::{Dtype, Sm};
+
+    use super::*;
+
+    #[test]
+    fn a_default_fits_every_head_dim_on_every_gpu() {
+        for limits in Sm::ALL.map(DeviceLimits::of) {
+            for head_dim in (8..=256).step_by(8) {
+                let problem = Problem::new(1, 8, 512, head_dim, Dtype::F16);
+                let fitting = defaults().into_iter().find(|variant| geometry(&limits, &problem, variant).is_ok());
+                let family = fitting.map(|variant| variant.family());
+                assert_eq!(family, Some(Family::Mma), "{problem} on {}", limits.sm);
+            }
+        }
+    }
+
+    #[test]
+    fn odd_strides_fall_back_to_narrow_loads() {
+        let mut problem = Problem::SEED;
+        problem.strides.k.seq += 1;
+        let fits = defaults().map(|variant| geometry(&DeviceLimits::H100, &problem, &variant).is_ok());
+        assert_eq!(fits, [false, false, true]);
+    }
+
+    #[test]
+    fn misaligned_addresses_are_named() {
+        assert!(check_alignment("Q", 0x7f00_0010, 16).is_ok());
+        let error = check_alignment("K", 0x7f00_0008, 16).unwrap_err().to_string();
+        assert_eq!(error, "K is at address 0x7f000008; a multiple of 16 is needed, and not 0");
+        assert!(check_alignment("O", 0, 16).is_err());
+    }
+
+    #[test]
+    fn lse_is_contiguous_by_heads() {
+        let problem = Problem::SEED.with_seqlens(7, 9);
+        let Layouts { q, k, lse, .. } = Layouts::of(&problem);
+        assert_eq!((q.shape, k.shape, lse.shape), ([1, 7, 8, 64], [1, 9, 8, 64], [1, 7, 8, 1]));
+        assert_eq!(lse.strides, Strides { batch: 56, seq: 1, head: 7 });
+        assert_eq!(lse.extent().unwrap(), 56);
+    }
+}

@@ -1,0 +1,177 @@
+//! One GPU and its context.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use cust::context::{Context, CurrentContext};
+use cust::device::Device;
+use cust::sys::CUdevice_attribute_enum as Attribute;
+use spec::{DeviceLimits, Sm};
+
+use super::DriverError;
+use super::error::Named;
+use super::raw::call;
+
+/// One GPU with its primary context, which other libraries of the process share. Clones are the same GPU.
+#[derive(Clone, Debug)]
+pub struct Gpu(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    context: Context,
+    name: String,
+    uuid: String,
+    rates: Rates,
+    limits: DeviceLimits,
+}
+
+/// How fast a GPU can go at most, as its driver tells.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Compute capability.
+    pub capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Highest clock of the multiprocessors in Hz.
+    pub clock_hz: f64,
+    /// Peak of the memory in bytes per second.
+    pub memory_bytes_per_s: f64,
+}
+
+impl Gpu {
+    /// How many GPUs the driver sees.
+    pub fn count() -> Result<u32, DriverError> {
+        driver_shim::available()?;
+        cust::init(cust::CudaFlags::empty()).named("cuInit")?;
+        Device::num_devices().named("cuDeviceGetCount")
+    }
+
+    /// Opens GPU number `ordinal` and makes its context current on this thread.
+    pub fn open(ordinal: u32) -> Result<Self, DriverError> {
+        let count = Self::count()?;
+        if ordinal >= count {
+            return Err(DriverError::NoGpu { ordinal, count });
+        }
+        let device = Device::get_device(ordinal).named("cuDeviceGet")?;
+        let name = device.name().named("cuDeviceGetName")?;
+        let rates = rates(device)?;
+        let (major, minor) = rates.capability;
+        let Some(sm) = Sm::for_capability(major, minor) else {
+            return Err(DriverError::Capability { name, major, minor });
+        };
+        let limits = limits(device, sm)?;
+        let uuid = uuid(device)?;
+        let context = Context::new(device).named("cuDevicePrimaryCtxRetain")?;
+        Ok(Self(Arc::new(Inner { context, name, uuid, rates, limits })))
+    }
+
+    /// Its name, e.g. `NVIDIA H100 80GB HBM3`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its UUID as NVIDIA's tools print it: `GPU-` and 32 hex digits in five groups.
+    pub fn uuid(&self) -> &str {
+        &self.0.uuid
+    }
+
+    /// What it allows.
+    pub fn limits(&self) -> &DeviceLimits {
+        &self.0.limits
+    }
+
+    /// How fast it can go at most.
+    pub fn rates(&self) -> &Rates {
+        &self.0.rates
+    }
+
+    /// Waits for all work of the context; reports what any kernel did wrong.
+    pub fn synchronize(&self) -> Result<(), DriverError> {
+        self.bind()?;
+        CurrentContext::synchronize().named("cuCtxSynchronize")
+    }
+
+    /// Returns persisting lines of L2 to normal.
+    pub fn reset_persisting_l2(&self) -> Result<(), DriverError> {
+        self.bind()?;
+        // SAFETY: a context is current.
+        unsafe { call!(cuCtxResetPersistingL2Cache()) }
+    }
+
+    /// Makes the context current on this thread.
+    pub(super) fn bind(&self) -> Result<(), DriverError> {
+        CurrentContext::set_current(&self.0.context).named("cuCtxSetCurrent")
+    }
+}
+
+fn attribute(device: Device, attribute: Attribute) -> Result<u32, DriverError> {
+    let mut value: c_int = 0;
+    // SAFETY: `value` outlives the call.
+    unsafe { call!(cuDeviceGetAttribute(&mut value, attribute as u32, device.as_raw())) }?;
+    Ok(value.max(0).unsigned_abs())
+}
+
+fn limits(device: Device, sm: Sm) -> Result<DeviceLimits, DriverError> {
+    use Attribute::*;
+    Ok(DeviceLimits {
+        sm,
+        multiprocessors: attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_bytes_per_block: attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        shared_bytes_per_sm: attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+        shared_bytes_reserved: attribute(device, CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK)?,
+        registers_per_sm: attribute(device, CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR)?,
+        threads_per_sm: attribute(device, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
+        l2_bytes: attribute(device, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
+    })
+}
+
+fn rates(device: Device) -> Result<Rates, DriverError> {
+    use Attribute::*;
+    let hertz = |kilohertz: u32| f64::from(kilohertz) * 1e3;
+    let memory_hz = hertz(attribute(device, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?);
+    let bus_bytes = f64::from(attribute(device, CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?) / 8.0;
+    Ok(Rates {
+        capability: (
+            attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        multiprocessors: attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        clock_hz: hertz(attribute(device, CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?),
+        // The memory moves data on both edges of its clock.
+        memory_bytes_per_s: 2.0 * memory_hz * bus_bytes,
+    })
+}
+
+fn uuid(device: Device) -> Result<String, DriverError> {
+    let mut bytes = [0; 16];
+    // SAFETY: `bytes` outlives the call and has the size of a UUID.
+    unsafe { call!(cuDeviceGetUuid(&mut bytes, device.as_raw())) }?;
+    Ok(format_uuid(bytes))
+}
+
+fn format_uuid(bytes: [u8; 16]) -> String {
+    let mut text = String::from("GPU");
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 0 | 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text += &format!("{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_read_as_nvidia_prints_them() {
+        let bytes = std::array::from_fn(|i| i as u8 * 17);
+        assert_eq!(format_uuid(bytes), "GPU-00112233-4455-6677-8899-aabbccddeeff");
+    }
+
+    #[test]
+    fn a_missing_gpu_is_an_error() {
+        assert!(Gpu::open(u32::MAX).is_err());
+    }
+}

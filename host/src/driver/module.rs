@@ -1,0 +1,184 @@
+//! Compiled kernels: PTX in, functions out.
+
+use std::ffi::{CString, c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+
+use cust::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CUjit_option_enum as Jit, CUmodule};
+
+use super::error::name;
+use super::raw::{self, call};
+use super::{DriverError, Gpu, Stream};
+
+/// Room for what the driver's compiler has to say.
+const LOG_BYTES: usize = 8192;
+
+/// PTX compiled by the driver for one GPU. Clones are the same module.
+#[derive(Clone, Debug)]
+pub struct Module(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    raw: CUmodule,
+    gpu: Gpu,
+}
+
+// SAFETY: the driver's handles may be used from any thread; every use makes the context current first.
+unsafe impl Send for Inner {}
+// SAFETY: as above; the driver locks what it must.
+unsafe impl Sync for Inner {}
+
+impl Module {
+    /// Compiles PTX. The driver keeps a cache of its own, so the second time is quick.
+    pub fn load(gpu: &Gpu, ptx: &str) -> Result<Self, DriverError> {
+        let text = CString::new(ptx).map_err(|_| DriverError::Nul { what: "the PTX" })?;
+        gpu.bind()?;
+        let mut log = [0u8; LOG_BYTES];
+        let mut options = [Jit::CU_JIT_ERROR_LOG_BUFFER as u32, Jit::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as u32];
+        // The driver takes numbers in the place of pointers.
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), ptr::without_provenance_mut(LOG_BYTES)];
+        let mut raw = ptr::null_mut();
+        // SAFETY: the text ends in NUL, and the options' arrays and the log outlive the call.
+        let code = unsafe {
+            raw::cuModuleLoadDataEx(
+                &mut raw,
+                text.as_ptr().cast(),
+                options.len() as u32,
+                options.as_mut_ptr(),
+                values.as_mut_ptr(),
+            )
+        };
+        match code {
+            0 => Ok(Self(Arc::new(Inner { raw, gpu: gpu.clone() }))),
+            code => Err(DriverError::Ptx { code, name: name(code), log: first_complaint(&log) }),
+        }
+    }
+
+    /// The GPU it was compiled for.
+    pub fn gpu(&self) -> &Gpu {
+        &self.0.gpu
+    }
+
+    /// The kernel of this name.
+    pub fn function(&self, name: &str) -> Result<Function, DriverError> {
+        let name = CString::new(name).map_err(|_| DriverError::Nul { what: "the kernel's name" })?;
+        self.0.gpu.bind()?;
+        let mut raw = ptr::null_mut();
+        // SAFETY: the module is live and the name ends in NUL.
+        unsafe { call!(cuModuleGetFunction(&mut raw, self.0.raw, name.as_ptr())) }?;
+        Ok(Function { raw, module: self.clone() })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        _ = self.gpu.bind();
+        // SAFETY: the module is live, and its functions, which hold it, are gone.
+        _ = unsafe { call!(cuModuleUnload(self.raw)) };
+    }
+}
+
+/// The first line that names an error; the log may have many, and warnings before it.
+fn first_complaint(log: &[u8]) -> String {
+    let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default());
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.clone().next();
+    lines.find(|line| line.contains("error")).or(first).unwrap_or("it does not say why").to_owned()
+}
+
+/// How many blocks and threads, in one dimension each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks.
+    pub blocks: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block in bytes.
+    pub shared_bytes: u32,
+}
+
+/// A kernel of a module, which it keeps loaded.
+#[derive(Clone, Debug)]
+pub struct Function {
+    raw: CUfunction,
+    module: Module,
+}
+
+// SAFETY: the driver's handles may be used from any thread; every use makes the context current first.
+unsafe impl Send for Function {}
+// SAFETY: as above; the driver locks what it must.
+unsafe impl Sync for Function {}
+
+impl Function {
+    /// Lets its blocks ask for so much dynamic shared memory; above 48 KiB a kernel needs this before its first launch.
+    pub fn allow_shared(&self, bytes: u32) -> Result<(), DriverError> {
+        self.gpu().bind()?;
+        let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as u32;
+        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+        // SAFETY: the function is live.
+        unsafe { call!(cuFuncSetAttribute(self.raw, attribute, bytes)) }
+    }
+
+    /// Registers of one thread, as the driver's compiler gave them out.
+    pub fn registers(&self) -> Result<u32, DriverError> {
+        self.attribute(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)
+    }
+
+    /// Bytes of local memory of one thread; above zero, registers were spilled.
+    pub fn local_bytes(&self) -> Result<u32, DriverError> {
+        self.attribute(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)
+    }
+
+    /// Queues the kernel with one argument, which it takes by value.
+    ///
+    /// # Safety
+    ///
+    /// The kernel must take exactly an `A`, `A` must be `repr(C)`, and what its addresses point at must be live and large
+    /// enough until the stream has been waited for.
+    pub unsafe fn launch<A: Copy>(&self, stream: &Stream, grid: Grid, argument: &A) -> Result<(), DriverError> {
+        self.gpu().bind()?;
+        let mut arguments = [ptr::from_ref(argument).cast_mut().cast::<c_void>()];
+        // SAFETY: the driver copies the argument before it returns; the caller vouches for the rest.
+        unsafe {
+            call!(cuLaunchKernel(
+                self.raw,
+                grid.blocks,
+                1,
+                1,
+                grid.threads,
+                1,
+                1,
+                grid.shared_bytes,
+                stream.raw(),
+                arguments.as_mut_ptr(),
+                ptr::null_mut(),
+            ))
+        }
+    }
+
+    /// The GPU it was compiled for.
+    pub fn gpu(&self) -> &Gpu {
+        self.module.gpu()
+    }
+
+    fn attribute(&self, attribute: Attribute) -> Result<u32, DriverError> {
+        self.gpu().bind()?;
+        let mut value: c_int = 0;
+        // SAFETY: the function is live and `value` outlives the call.
+        unsafe { call!(cuFuncGetAttribute(&mut value, attribute as u32, self.raw)) }?;
+        Ok(value.max(0).unsigned_abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_complaint_is_one_line() {
+        let log = b"ptxas info : x\nptxas application ptx input, line 9; error   : Unknown opcode\nptxas fatal\n\0junk";
+        assert_eq!(first_complaint(log), "ptxas application ptx input, line 9; error   : Unknown opcode");
+        assert_eq!(first_complaint(b"\nfatal: no\n\0"), "fatal: no");
+        assert_eq!(first_complaint(&[0; 4]), "it does not say why");
+    }
+}

@@ -1,0 +1,77 @@
+//! Calls that cust lacks, and calls whose results must be read as numbers.
+//!
+//! cust_raw's result type is a Rust enum of the codes that CUDA 11 had. A newer driver returns others, which such
+//! an enum cannot hold; so whatever can report a kernel's fault is declared here with a plain number. driver-shim
+//! defines the symbols.
+
+#![allow(non_snake_case, reason = "the driver's names")]
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+use cust::sys::{CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUmodule, CUstream};
+
+/// A `CUresult`.
+pub(super) type Code = u32;
+
+unsafe extern "C" {
+    pub(super) fn cuGetErrorName(error: Code, name: *mut *const c_char) -> Code;
+    pub(super) fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: CUdevice) -> Code;
+    pub(super) fn cuDeviceGetUuid(uuid: *mut [u8; 16], device: CUdevice) -> Code;
+    pub(super) fn cuCtxResetPersistingL2Cache() -> Code;
+    pub(super) fn cuModuleLoadDataEx(
+        module: *mut CUmodule,
+        image: *const c_void,
+        count: c_uint,
+        options: *mut c_uint,
+        values: *mut *mut c_void,
+    ) -> Code;
+    pub(super) fn cuModuleUnload(module: CUmodule) -> Code;
+    pub(super) fn cuModuleGetFunction(function: *mut CUfunction, module: CUmodule, name: *const c_char) -> Code;
+    pub(super) fn cuFuncGetAttribute(value: *mut c_int, attribute: c_uint, function: CUfunction) -> Code;
+    pub(super) fn cuFuncSetAttribute(function: CUfunction, attribute: c_uint, value: c_int) -> Code;
+    pub(super) fn cuLaunchKernel(
+        function: CUfunction,
+        grid_x: c_uint,
+        grid_y: c_uint,
+        grid_z: c_uint,
+        block_x: c_uint,
+        block_y: c_uint,
+        block_z: c_uint,
+        shared_bytes: c_uint,
+        stream: CUstream,
+        arguments: *mut *mut c_void,
+        extra: *mut *mut c_void,
+    ) -> Code;
+    pub(super) fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> Code;
+    pub(super) fn cuEventRecord(event: CUevent, stream: CUstream) -> Code;
+    pub(super) fn cuEventSynchronize(event: CUevent) -> Code;
+    pub(super) fn cuEventQuery(event: CUevent) -> Code;
+    pub(super) fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) -> Code;
+    pub(super) fn cuEventDestroy_v2(event: CUevent) -> Code;
+    pub(super) fn cuStreamSynchronize(stream: CUstream) -> Code;
+    pub(super) fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) -> Code;
+    pub(super) fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) -> Code;
+    pub(super) fn cuGraphInstantiate_v2(
+        executable: *mut CUgraphExec,
+        graph: CUgraph,
+        error_node: *mut CUgraphNode,
+        log: *mut c_char,
+        log_bytes: usize,
+    ) -> Code;
+    pub(super) fn cuGraphDestroy(graph: CUgraph) -> Code;
+    pub(super) fn cuGraphUpload(executable: CUgraphExec, stream: CUstream) -> Code;
+    pub(super) fn cuGraphLaunch(executable: CUgraphExec, stream: CUstream) -> Code;
+    pub(super) fn cuGraphExecDestroy(executable: CUgraphExec) -> Code;
+    pub(super) fn cuMemcpyHtoD_v2(to: CUdeviceptr, from: *const c_void, bytes: usize) -> Code;
+    pub(super) fn cuMemcpyDtoH_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize) -> Code;
+    pub(super) fn cuMemsetD8Async(to: CUdeviceptr, value: u8, bytes: usize, stream: CUstream) -> Code;
+    pub(super) fn cuMemsetD16Async(to: CUdeviceptr, value: u16, count: usize, stream: CUstream) -> Code;
+}
+
+/// Makes a raw call and names it in the error.
+macro_rules! call {
+    ($name:ident($($argument:expr),* $(,)?)) => {
+        $crate::driver::error::check(stringify!($name), $crate::driver::raw::$name($($argument),*))
+    };
+}
+pub(super) use call;

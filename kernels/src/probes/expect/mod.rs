@@ -1,0 +1,147 @@
+//! The probes as rows of a table, and how an executor's output is judged.
+
+mod barrier;
+mod copy;
+mod element;
+mod math;
+mod matrix;
+mod memory;
+mod thread;
+mod values;
+mod warp;
+
+use std::format;
+use std::string::String;
+use std::vec;
+use std::vec::Vec;
+
+use super::Args;
+use values::words;
+
+/// How exactly two executors must agree.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Agreement {
+    /// On every bit.
+    Bits,
+    /// On fp32 values: NaN with NaN, else exactly or, where finite, within `relative` of the expected value or `absolute`.
+    Floats {
+        /// Share of the expected value's size.
+        relative: f32,
+        /// Absolute error.
+        absolute: f32,
+    },
+}
+
+impl Agreement {
+    /// On fp32 values bit by bit, except that any NaN is as good as another.
+    pub const ANY_NAN: Self = Self::Floats { relative: 0.0, absolute: 0.0 };
+}
+
+/// One operation's test.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Its entry point's name in PTX.
+    pub name: &'static str,
+    /// Blocks of the launch.
+    pub blocks: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block in bytes.
+    pub shared_bytes: u32,
+    /// Makes the input.
+    pub input: fn() -> Vec<u8>,
+    /// What the output must be for an input.
+    pub expected: fn(&[u8]) -> Vec<u8>,
+    /// How exactly.
+    pub agreement: Agreement,
+    /// The entry point, for a thread of the CPU machine.
+    pub entry: fn(Args),
+}
+
+impl Probe {
+    /// A probe of one block without shared memory that must agree on every bit.
+    const fn new(
+        name: &'static str,
+        entry: fn(Args),
+        threads: u32,
+        input: fn() -> Vec<u8>,
+        expected: fn(&[u8]) -> Vec<u8>,
+    ) -> Self {
+        Self { name, blocks: 1, threads, shared_bytes: 0, input, expected, agreement: Agreement::Bits, entry }
+    }
+
+    const fn blocks(self, blocks: u32) -> Self {
+        Self { blocks, ..self }
+    }
+
+    const fn shared(self, shared_bytes: u32) -> Self {
+        Self { shared_bytes, ..self }
+    }
+
+    const fn agreeing(self, agreement: Agreement) -> Self {
+        Self { agreement, ..self }
+    }
+
+    /// Runs it on the CPU machine, races checked, and judges the output.
+    ///
+    /// # Errors
+    ///
+    /// A line that says what is wrong: a fault or a difference.
+    pub fn run_on_cpu(&self, seed: u64) -> Result<(), String> {
+        let input = (self.input)();
+        let mut output = vec![POISON; (self.expected)(&input).len()];
+        let mut launch = simt::Launch::new(self.name, self.blocks, self.threads);
+        (launch.shared_bytes, launch.seed) = (self.shared_bytes, seed);
+        let args = Args { input: simt::address_of(0), output: simt::address_of(1) };
+        let buffers = &mut [simt::Buffer::read("input", &input), simt::Buffer::write("output", &mut output)];
+        simt::run(&launch, buffers, || (self.entry)(args)).map_err(|fault| format!("{fault}"))?;
+        self.judge(&input, &output)
+    }
+
+    /// Judges an executor's output.
+    ///
+    /// # Errors
+    ///
+    /// A line that names the first difference.
+    pub fn judge(&self, input: &[u8], output: &[u8]) -> Result<(), String> {
+        let expected = (self.expected)(input);
+        if expected.len() != output.len() {
+            return Err(format!("{} bytes of output, expected {}", output.len(), expected.len()));
+        }
+        for (i, (want, got)) in words(&expected).zip(words(output)).enumerate() {
+            let (a, b) = (f32::from_bits(want), f32::from_bits(got));
+            let agrees = match self.agreement {
+                Agreement::Bits => want == got,
+                Agreement::Floats { relative, absolute } => {
+                    let allowed = absolute.max(relative * a.abs());
+                    let near = allowed > 0.0 && a.is_finite() && (a - b).abs() <= allowed;
+                    want == got || a.is_nan() && b.is_nan() || near
+                }
+            };
+            if !agrees {
+                return Err(format!("output word {i} is {got:#010x} ({b:e}), expected {want:#010x} ({a:e})"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What outputs hold before a probe runs; no probe's expected output is made of it.
+pub const POISON: u8 = 0xa5;
+
+/// All probes.
+pub fn all() -> impl Iterator<Item = Probe> {
+    [
+        barrier::PROBES,
+        copy::PROBES,
+        element::PROBES,
+        math::PROBES,
+        matrix::PROBES,
+        memory::PROBES,
+        thread::PROBES,
+        warp::PROBES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
