@@ -51,7 +51,10 @@ fn build(library: &Library, selection: &Selection, sm: Sm) -> Result<Vec<PtxArti
     for result in library.ptx(&kernels, sm) {
         match result {
             Ok(artifact) => built.push(artifact),
-            Err(error) if error.is_of_one_kernel() => refused += 1,
+            Err(error) if error.is_of_one_kernel() => {
+                refused += 1;
+                println!("refused: {sm} {error}");
+            }
             Err(error) => return Err(error.into()),
         }
     }
