@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use spec::Problem;
 
-use super::{choice::Choice, place::Place, progress, runs};
+use super::{choice::Choice, place::Place, progress, rehearsal, runs};
 use crate::{
     evolve::{
         engine::{Run, evolve},
@@ -92,8 +92,12 @@ pub(super) fn run(args: Args) -> Result<()> {
         deadline,
         progress: &mut |event| progress::show(&bar, event),
     };
-    let outcome = evolve(run, |header| Ok(Journal::open(&journal, header, args.resume)?))?;
+    let mut outcome = evolve(run, |header| Ok(Journal::open(&journal, header, args.resume)?))?;
     bar.finish_and_clear();
+    if place.recorded {
+        eprintln!("Running generation 0 and the winner on the CPU machine.");
+        rehearsal::rehearse(&mut outcome, &place.cases.gate);
+    }
 
     let json = serde_json::to_string_pretty(&outcome).context("the outcome cannot be written as JSON")?;
     let page = out.join("report.html");

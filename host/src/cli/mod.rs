@@ -6,8 +6,10 @@ mod choice;
 mod evolve;
 mod place;
 mod progress;
+mod rehearsal;
 mod runs;
 mod sweep;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,9 @@ enum Command {
     Evolve(evolve::Args),
     /// Measure many variants of a problem and keep them as a record.
     Sweep(sweep::Args),
+    /// Serve a device on standard input and output; other commands start it.
+    #[command(hide = true)]
+    Worker(worker::Args),
 }
 
 /// Runs the program on its arguments.
@@ -34,6 +39,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Evolve(args) => evolve::run(args),
         Command::Sweep(args) => sweep::run(args),
+        Command::Worker(args) => worker::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

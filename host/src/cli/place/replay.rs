@@ -47,6 +47,7 @@ pub(super) fn open(file: Option<&Path>, problem: &Problem) -> Result<Place> {
         source: Box::new(device.clone()),
         lab: Box::new(Archive { device, peers: recorded_peers(&sweep) }),
         cases: cases_of(problem, Extent::Large),
+        recorded: true,
     })
 }
 
