@@ -54,36 +54,47 @@ impl GenePairs {
         Self { problem: *problem, limits, pairs }
     }
 
-    /// The kernels of all pairs of code genes.
-    pub fn kernels(&self) -> Vec<Kernel> {
-        let code = self.pairs.iter().filter(|(gene, _)| gene.effect() == Effect::Code);
-        let mut kernels: Vec<_> =
-            code.flat_map(|(_, pairs)| pairs.iter().flatten()).map(|variant| variant.kernel(&self.problem)).collect();
-        kernels.sort_unstable();
-        kernels.dedup();
-        kernels
-    }
-
-    /// Genes none of whose pairs differ in code or launch, each with the number of pairs that were compared.
+    /// Genes none of whose pairs differ in code or launch, each with the number of pairs that could be compared.
+    ///
+    /// Most genes show themselves in their first pair, so later pairs are compiled only for those that did not.
     pub fn dead(&self, library: &Library) -> Result<Vec<(Gene, usize)>, BuildError> {
-        let kernels = self.kernels();
-        let artifacts = library.ptx(&kernels, self.limits.sm);
-        let mut code = BTreeMap::new();
-        for (kernel, artifact) in kernels.iter().zip(artifacts) {
-            if let Ok(artifact) = artifact {
-                code.insert(*kernel, artifact.sha256);
+        let mut silent: BTreeMap<Gene, usize> = self.pairs.keys().map(|gene| (*gene, 0)).collect();
+        for round in 0..self.pairs.values().map(Vec::len).max().unwrap_or(0) {
+            let pairs = silent.keys().filter_map(|gene| Some((*gene, *self.pairs[gene].get(round)?)));
+            for (gene, differs) in self.compare(pairs.collect(), library)? {
+                match differs {
+                    Some(true) => _ = silent.remove(&gene),
+                    Some(false) => *silent.entry(gene).or_default() += 1,
+                    None => {}
+                }
             }
         }
+        Ok(silent.into_iter().collect())
+    }
+
+    /// Whether each pair differs; `None` where one of the two is no kernel.
+    fn compare(
+        &self,
+        pairs: Vec<(Gene, [Variant; 2])>,
+        library: &Library,
+    ) -> Result<Vec<(Gene, Option<bool>)>, BuildError> {
+        let code = pairs.iter().filter(|(gene, _)| gene.effect() == Effect::Code);
+        let kernels: Vec<Kernel> = code.flat_map(|(_, pair)| pair).map(|v| v.kernel(&self.problem)).collect();
+        let mut modules = BTreeMap::new();
+        for (kernel, result) in kernels.iter().zip(library.ptx(&kernels, self.limits.sm)) {
+            match result {
+                Ok(artifact) => _ = modules.insert(*kernel, artifact.sha256),
+                Err(error) if error.is_of_one_kernel() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let module = |variant: &Variant| modules.get(&variant.kernel(&self.problem));
+        let geometry = |variant: &Variant| legal(&self.problem, variant, &self.limits).ok();
         let differs = |gene: Gene, [a, b]: &[Variant; 2]| match gene.effect() {
-            // A pair shows nothing if one of the two could not be built.
-            Effect::Code => match (code.get(&a.kernel(&self.problem)), code.get(&b.kernel(&self.problem))) {
-                (Some(a), Some(b)) => a != b,
-                _ => false,
-            },
-            Effect::Launch => legal(&self.problem, a, &self.limits) != legal(&self.problem, b, &self.limits),
+            Effect::Code => Some(module(a)? != module(b)?),
+            Effect::Launch => Some(geometry(a)? != geometry(b)?),
         };
-        let dead = self.pairs.iter().filter(|(gene, pairs)| !pairs.iter().any(|pair| differs(**gene, pair)));
-        Ok(dead.map(|(gene, pairs)| (*gene, pairs.len())).collect())
+        Ok(pairs.iter().map(|(gene, pair)| (*gene, differs(*gene, pair))).collect())
     }
 }
 

@@ -27,10 +27,12 @@ pub enum BuildError {
         start: PathBuf,
     },
     /// No usable compiler for kernels.
-    #[error("no Rust toolchain that can compile kernels: {reason}; run `cargo xtask setup`")]
+    #[error("no Rust toolchain that can compile kernels: {reason}; {remedy}")]
     NoToolchain {
-        /// What was looked at, and why each was passed over.
+        /// What was looked at or tried, and why it was not enough.
         reason: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// A program is absent, or failed for a reason that is not the kernel's.
     #[error("{tool}: {reason}")]
@@ -91,6 +93,11 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// Whether one kernel is at fault, so that others can still be had.
+    pub const fn is_of_one_kernel(&self) -> bool {
+        matches!(self, Self::Compile { .. } | Self::Ptx { .. } | Self::Assembly { .. } | Self::Unavailable { .. })
+    }
+
     /// For `map_err` on an operation on `path`.
     pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> Self + 'a {
         move |error| Self::Io { action, path: path.to_owned(), reason: error.to_string() }

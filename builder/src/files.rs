@@ -14,7 +14,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(&error)?;
     // The temporary file has to be on the same file system for the rename to be atomic.
-    let mut file = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).map_err(&error)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".partial-");
+    // Temporary files are private by default; results are to be read by whoever may enter the folder.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mut file = builder.tempfile_in(folder).map_err(&error)?;
     file.write_all(bytes).map_err(&error)?;
     file.as_file().sync_all().map_err(&error)?;
     file.persist(path).map_err(|e| error(e.error))?;

@@ -13,22 +13,27 @@ use crate::{BuildError, Project, Ptxas, Toolchain};
 const PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
 /// Those of their dependencies that the compiler cannot do without; the rest is on any system or not needed here.
 const NEEDED_DEPENDENCIES: [&str; 2] = ["libstd-rust-web", "libllvm"];
-/// What to do where there is no apt.
-const BY_RUSTUP: &str = "rustup toolchain install 1.96.0 --component rust-src";
+/// What to do where apt cannot help.
+const BY_RUSTUP: &str =
+    "run `rustup toolchain install 1.96.0 --component rust-src`, or set EVOATTN_RUSTC to a rustc that has rust-src";
 /// ptxas and, for looking at its machine code, the disassembler.
 const ASSEMBLER_WHEELS: [&str; 3] = ["nvidia-cuda-nvcc", "nvidia-cuda-nvdisasm", "nvidia-cuda-cuobjdump"];
 
 /// The kernel toolchain: one that is here already, else Debian's, unpacked under `target/`. `Err` says what to run
 /// where neither is to be had.
 pub fn toolchain(project: &Project) -> Result<Toolchain, BuildError> {
-    let missing = match Toolchain::find(project) {
-        Ok(found) => return Ok(found),
-        Err(error) => error,
+    let reason = match Toolchain::find(project) {
+        Err(BuildError::NoToolchain { reason, .. }) => reason,
+        found_or_failed => return found_or_failed,
     };
-    if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
-        return Err(by_hand(&format!("{missing} cannot help where there is no apt")));
+    let by_hand = |reason: String| BuildError::NoToolchain { reason, remedy: BY_RUSTUP };
+    if std::env::var_os("EVOATTN_RUSTC").is_some() {
+        return Err(by_hand(format!("EVOATTN_RUSTC names {reason}")));
     }
-    unpack_debian(project).map_err(|error| by_hand(&error.to_string()))?;
+    if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
+        return Err(by_hand(format!("{reason}, and there is no apt to fetch one with")));
+    }
+    unpack_debian(project).map_err(|error| by_hand(format!("{reason}, and {error}")))?;
     Toolchain::find(project)
 }
 
@@ -50,10 +55,6 @@ pub fn assembler(project: &Project) -> Result<Ptxas, BuildError> {
         tool: "pip".to_owned(),
         reason: format!("{} brought no ptxas", ASSEMBLER_WHEELS[0]),
     })
-}
-
-fn by_hand(reason: &str) -> BuildError {
-    BuildError::NoToolchain { reason: format!("{reason}; install one with `{BY_RUSTUP}` (or a nightly with rust-src)") }
 }
 
 fn unpack_debian(project: &Project) -> Result<(), BuildError> {
@@ -176,11 +177,5 @@ mod tests {
         replace(&partial, &place).unwrap();
         assert_eq!(list(&place).unwrap(), [place.join("file")]);
         assert!(!partial.exists());
-    }
-
-    #[test]
-    fn the_way_by_hand_is_in_the_error() {
-        let error = by_hand("apt-get: no network").to_string();
-        assert!(error.contains("rustup toolchain install 1.96.0 --component rust-src"), "{error}");
     }
 }

@@ -57,7 +57,7 @@ impl Toolchain {
         found.ok_or_else(|| {
             let seen: Vec<_> = passed_over.iter().map(|p| format!("{} {}", p.rustc.display(), p.reason)).collect();
             let reason = if seen.is_empty() { "no rustc found".to_owned() } else { seen.join(", ") };
-            BuildError::NoToolchain { reason }
+            BuildError::NoToolchain { reason, remedy: "run `cargo xtask setup`" }
         })
     }
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 const SM: Sm = Sm::Sm80;
 const KERNELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/project/kernels");
-const NO_TOOLCHAIN: BuildError = BuildError::NoToolchain { reason: String::new() };
+const NO_TOOLCHAIN: BuildError = BuildError::NoToolchain { reason: String::new(), remedy: "" };
 
 /// A copy of the fixture to edit, and a folder for its store.
 struct Checkout {

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod cases;
+pub mod cli;
 pub mod device;
 pub mod driver;
 pub mod evolve;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `host` program: see [`host::cli`].
+
+fn main() -> std::process::ExitCode {
+    host::cli::main()
+}

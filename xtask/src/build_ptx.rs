@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use builder::{BuildError, Library, PtxArtifact};
+use anyhow::Result;
+use builder::{Library, PtxArtifact};
 use clap::Args;
 use spec::Sm;
 
@@ -47,14 +47,15 @@ fn build(library: &Library, selection: &Selection, sm: Sm) -> Result<Vec<PtxArti
     let kernels = selection.kernels(sm)?;
     let missing = library.missing(&kernels, sm)?.len();
     let begun = Instant::now();
-    let results = library.ptx(&kernels, sm);
     let (mut built, mut refused) = (Vec::new(), 0);
-    for (kernel, result) in kernels.iter().zip(results) {
+    for result in library.ptx(&kernels, sm) {
         match result {
             Ok(artifact) => built.push(artifact),
-            // These are a kernel's own; anything else would stop every other kernel too.
-            Err(BuildError::Compile { .. } | BuildError::Ptx { .. } | BuildError::Assembly { .. }) => refused += 1,
-            Err(error) => bail!("{kernel}: {error}"),
+            Err(error) if error.is_of_one_kernel() => {
+                refused += 1;
+                println!("refused: {sm} {error}");
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     let modules: std::collections::BTreeSet<_> = built.iter().map(|artifact| &artifact.sha256).collect();

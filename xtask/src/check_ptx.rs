@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use builder::Library;
 use builder::check::{GenePairs, objections};
-use builder::{BuildError, Library};
 use clap::Args;
-use spec::{Family, Sm};
+use spec::{Family, Problem, Sm};
 
 use crate::selection::Selection;
 
@@ -38,7 +38,9 @@ pub(crate) fn check(library: &Library, selection: &Selection, strict: bool) -> R
     for sm in selection.targets() {
         errors += kernels(library, selection, sm, strict)?;
         for family in selection.families().into_iter().filter(|family| family.runs_on(sm)) {
-            errors += genes(library, selection, family, sm)?;
+            for problem in selection.problems() {
+                errors += genes(library, problem, family, sm, selection.seed())?;
+            }
         }
     }
     ensure!(errors == 0, "{errors} errors in compiled kernels");
@@ -62,7 +64,7 @@ fn kernels(library: &Library, selection: &Selection, sm: Sm, strict: bool) -> Re
                     *objected.entry(line).or_default() += 1;
                 }
             },
-            Err(error @ (BuildError::Compile { .. } | BuildError::Ptx { .. } | BuildError::Assembly { .. })) => {
+            Err(error) if error.is_of_one_kernel() => {
                 println!("error: {sm} {error}");
                 errors += 1;
             }
@@ -76,8 +78,8 @@ fn kernels(library: &Library, selection: &Selection, sm: Sm, strict: bool) -> Re
     Ok(errors)
 }
 
-fn genes(library: &Library, selection: &Selection, family: Family, sm: Sm) -> Result<usize> {
-    let pairs = GenePairs::draw(selection.problem(), family, sm, PAIRS, selection.seed());
+fn genes(library: &Library, problem: &Problem, family: Family, sm: Sm, seed: u64) -> Result<usize> {
+    let pairs = GenePairs::draw(problem, family, sm, PAIRS, seed);
     let dead = pairs.dead(library)?;
     for (gene, compared) in &dead {
         println!("error: {sm} {family}: gene {} changes nothing in {compared} pairs of variants", gene.name());

@@ -1,6 +1,9 @@
 //! Which kernels a verb is about.
 
-use anyhow::{Result, anyhow, ensure};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
 use builder::space;
 use clap::Args;
 use spec::{DeviceLimits, Family, Kernel, Problem, Sm};
@@ -14,12 +17,15 @@ pub(crate) struct Selection {
     /// Kernel families: tiled, mma. All of them if none is given.
     #[arg(long, value_parser = family)]
     family: Vec<Family>,
-    /// The problem whose search space is meant, e.g. b1-h8-s512-d64-f16.
-    #[arg(long, value_name = "PROBLEM", default_value_t = Problem::SEED)]
-    space: Problem,
-    /// Kernels of each family and target, drawn evenly from the space. The whole space if not given.
+    /// The problem whose search space is meant, e.g. b1-h8-s512-d64-f16; may be given several times.
+    #[arg(long, value_name = "PROBLEM", default_values_t = [Problem::SEED])]
+    space: Vec<Problem>,
+    /// Kernels of each family, problem and target, drawn evenly from the space. The whole space if not given.
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
+    /// Also the kernels named in this file, one per line in their text form, where a target can run them.
+    #[arg(long, value_name = "FILE")]
+    kernels: Option<PathBuf>,
     /// Seed of the draw.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -28,7 +34,14 @@ pub(crate) struct Selection {
 impl Selection {
     /// So many kernels of each family and target from the space of the seed shape.
     pub(crate) fn sample(count: usize) -> Self {
-        Self { sm: Vec::new(), family: Vec::new(), space: Problem::SEED, sample: Some(count), seed: 1 }
+        Self {
+            sm: Vec::new(),
+            family: Vec::new(),
+            space: vec![Problem::SEED],
+            sample: Some(count),
+            kernels: None,
+            seed: 1,
+        }
     }
 
     /// The same selection, with a sample of this size unless it says how many it wants.
@@ -36,7 +49,7 @@ impl Selection {
         Self { sample: Some(self.sample.unwrap_or(count)), ..self.clone() }
     }
 
-    pub(crate) fn problem(&self) -> &Problem {
+    pub(crate) fn problems(&self) -> &[Problem] {
         &self.space
     }
 
@@ -55,17 +68,31 @@ impl Selection {
     /// The kernels for one target, in order.
     pub(crate) fn kernels(&self, sm: Sm) -> Result<Vec<Kernel>> {
         let limits = DeviceLimits::of(sm);
-        let mut kernels = Vec::new();
-        for family in self.families().into_iter().filter(|family| family.runs_on(sm)) {
-            let all = space::kernels(&self.space, family, &limits);
+        let families = || self.families().into_iter().filter(|family| family.runs_on(sm));
+        let mut kernels = BTreeSet::new();
+        for (problem, family) in self.space.iter().flat_map(|problem| families().map(move |family| (problem, family))) {
+            let all = space::kernels(problem, family, &limits);
+            ensure!(!all.is_empty(), "no variant of {family} can run {problem} on {sm}");
             kernels.extend(match self.sample {
                 Some(count) => space::sample(all, count, self.seed),
                 None => all,
             });
         }
-        ensure!(!kernels.is_empty(), "no variant of {:?} can run {} on {sm}", self.families(), self.space);
-        Ok(kernels)
+        if let Some(file) = &self.kernels {
+            kernels.extend(named(file)?.into_iter().filter(|kernel| families().any(|f| f == kernel.family())));
+        }
+        Ok(kernels.into_iter().collect())
     }
+}
+
+/// The kernels a file names; empty lines are skipped.
+fn named(file: &Path) -> Result<Vec<Kernel>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let kernel = |(i, line): (usize, &str)| {
+        line.trim().parse::<Kernel>().with_context(|| format!("{}, line {}: `{line}`", file.display(), i + 1))
+    };
+    lines.map(kernel).collect()
 }
 
 fn sm(text: &str) -> Result<Sm> {
@@ -76,4 +103,37 @@ fn sm(text: &str) -> Result<Sm> {
 fn family(text: &str) -> Result<Family> {
     let known = Family::ALL.map(Family::name).join(", ");
     Family::ALL.into_iter().find(|family| family.name() == text).ok_or_else(|| anyhow!("known families are {known}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::Variant;
+
+    use super::*;
+
+    #[test]
+    fn named_kernels_come_on_top_of_the_sample() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kernels");
+        let wide = Problem::new(1, 1, 1, 128, spec::Dtype::Bf16);
+        let named = Variant::smallest(Family::Tiled).kernel(&wide);
+        std::fs::write(&file, format!("{named}\n\n")).unwrap();
+        let mut selection = Selection { family: vec![Family::Tiled], ..Selection::sample(5) };
+        assert_eq!(selection.kernels(Sm::Sm80).unwrap().len(), 5);
+        selection.kernels = Some(file.clone());
+        assert!(selection.kernels(Sm::Sm80).unwrap().contains(&named));
+        assert_eq!(selection.kernels(Sm::Sm80).unwrap().len(), 6);
+
+        std::fs::write(&file, format!("{named}\ntiled:f16\n")).unwrap();
+        let error = format!("{:#}", selection.kernels(Sm::Sm80).unwrap_err());
+        let expected = "line 2: `tiled:f16`: a kernel reads family:dtype:DQKxDV:gene=value,...";
+        assert!(error.ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn a_problem_that_no_variant_can_run_is_named() {
+        let selection = Selection { space: vec![Problem::new(1, 1, 1, 12, spec::Dtype::F16)], ..Selection::sample(1) };
+        let error = selection.kernels(Sm::Sm80).unwrap_err().to_string();
+        assert!(error.starts_with("no variant of tiled can run b1-hq1-hk1-sq1-sk1-dqk12-dv12-f16"), "{error}");
+    }
 }

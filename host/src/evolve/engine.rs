@@ -423,6 +423,7 @@ impl Engine<'_> {
             winner_cold_us: winner_samples.cold_us,
             claims,
             peers,
+            executed: vec![],
             notes: self.notes,
         })
     }

@@ -1,4 +1,5 @@
-//! Variants as PTX from the library: compiled here, or taken from a store or the catalog.
+//! Variants from the library: as PTX, compiled here or taken from a store or the catalog, or as a library for the CPU
+//! machine.
 
 use std::path::Path;
 
@@ -59,6 +60,38 @@ impl Source for PtxSource {
             Ok(Compiled { code: Code::Ptx { sha256: sha256.clone(), path }, sha256, facts })
         };
         self.library.ptx(&kernels, self.sm).into_iter().map(compiled).collect()
+    }
+}
+
+/// Libraries for the CPU machine, for one problem.
+#[derive(Debug)]
+pub struct SimtSource {
+    library: Library,
+    problem: Problem,
+}
+
+impl SimtSource {
+    /// Libraries of variants for `problem`.
+    pub fn open(problem: Problem) -> Result<Self, BuildError> {
+        Ok(Self { library: Library::open()?, problem })
+    }
+}
+
+impl Source for SimtSource {
+    fn toolchain(&self) -> String {
+        "the host's compiler".to_owned()
+    }
+
+    /// The variants share one file. Code is told apart by kernel: the CPU machine shows nothing finer.
+    fn compile(&mut self, variants: &[Variant]) -> Vec<Result<Compiled, Failure>> {
+        let kernels: Vec<Kernel> = variants.iter().map(|variant| variant.kernel(&self.problem)).collect();
+        let built = self.library.simt(&kernels).map_err(|error| Failure::Build(error.to_string()));
+        let compiled = |kernel: &Kernel| {
+            let path = built.clone()?;
+            let sha256 = builder::sha256(kernel.to_string().as_bytes());
+            Ok(Compiled { code: Code::Library { path }, sha256, facts: None })
+        };
+        kernels.iter().map(compiled).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a run found: everything a report says.
 
 use serde::{Deserialize, Serialize};
+use spec::Variant;
 
 use super::{
     budget::Budget,
@@ -11,7 +12,7 @@ use super::{
     trial::{Refusal, Trial},
 };
 use crate::{
-    device::{Correctness, Description, Kind},
+    device::{Correctness, Description, Failure, Kind},
     measure::noise::NoiseFloor,
 };
 
@@ -57,8 +58,19 @@ pub struct Outcome {
     pub effects: Vec<Effect>,
     /// What was learnt besides.
     pub rules: Vec<Rule>,
+    /// What ran on the CPU machine besides, where the run itself only replayed a record.
+    pub executed: Vec<Execution>,
     /// What the reader should know: what could not be done and why.
     pub notes: Vec<String>,
+}
+
+/// A kernel that really ran on the CPU machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Execution {
+    /// Its variant.
+    pub variant: Variant,
+    /// How it did on the short gate.
+    pub result: Result<Correctness, Failure>,
 }
 
 /// Where a device's times come from.

@@ -255,6 +255,9 @@ fn environment(outcome: &Outcome) -> String {
             format!("A/A {}, trial {}, claim {}", settings.noise_rounds, settings.rounds, settings.claim_rounds),
         ),
     ];
+    if !outcome.executed.is_empty() {
+        rows.push(fact("executed", words::executed(outcome)));
+    }
     rows.extend(outcome.peers.notes.iter().chain(&outcome.notes).map(|note| fact("note", note.clone())));
     table(&["", ""], rows)
 }

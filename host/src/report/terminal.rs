@@ -66,6 +66,9 @@ pub fn table(outcome: &Outcome, report: &str) -> String {
     for note in outcome.peers.notes.iter().chain(&outcome.notes) {
         line("note", note);
     }
+    if !outcome.executed.is_empty() {
+        line("executed", &words::executed(outcome));
+    }
     line("report", report);
     out
 }

@@ -5,7 +5,7 @@ use spec::Variant;
 use crate::{
     evolve::{
         claims::{Claim, Finding},
-        outcome::Outcome,
+        outcome::{Execution, Outcome},
         trial::{Operator, Trial},
     },
     measure::statistics::{self, Interval},
@@ -60,6 +60,17 @@ pub(super) fn origin(outcome: &Outcome, trial: &Trial) -> String {
             all
         },
     )
+}
+
+/// What ran on the CPU machine, and the first that failed there.
+pub(super) fn executed(outcome: &Outcome) -> String {
+    let correct = outcome.executed.iter().filter(|execution| execution.result.is_ok()).count();
+    let all = outcome.executed.len();
+    let mut text = format!("{correct} of {all} kernels of generation 0 and the winner are correct on the CPU machine");
+    if let Some(Execution { variant, result: Err(failure) }) = outcome.executed.iter().find(|e| e.result.is_err()) {
+        text += &format!("; {variant}: {failure}");
+    }
+    text
 }
 
 fn changes(from: &Variant, to: &Variant) -> String {

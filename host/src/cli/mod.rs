@@ -1,0 +1,56 @@
+//! The command line: arguments, then a validated plan, then the run.
+//!
+//! Exit codes: 0 done, 1 not done for the reason given in one line, 2 arguments that are not understood.
+
+mod choice;
+mod evolve;
+mod place;
+mod progress;
+mod rehearsal;
+mod runs;
+mod sweep;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Attention kernels in Rust: choose the fastest correct one, and prove it.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Search the fastest correct kernel for a problem.
+    Evolve(evolve::Args),
+    /// Measure many variants of a problem and keep them as a record.
+    Sweep(sweep::Args),
+    /// Serve a device on standard input and output; other commands start it.
+    #[command(hide = true)]
+    Worker(worker::Args),
+}
+
+/// Runs the program on its arguments.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Evolve(args) => evolve::run(args),
+        Command::Sweep(args) => sweep::run(args),
+        Command::Worker(args) => worker::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A problem on the command line.
+fn problem(text: &str) -> Result<spec::Problem, String> {
+    text.parse::<spec::Problem>().map_err(|error| error.to_string())
+}

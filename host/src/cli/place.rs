@@ -1,0 +1,100 @@
+//! A device, where its code comes from, and the space they open: everything a run needs besides its settings.
+
+mod replay;
+pub(super) mod workers;
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use spec::{DeviceLimits, Problem};
+
+use super::choice::Choice;
+use crate::{
+    cases::{self, Extent},
+    driver::Gpu,
+    evolve::{
+        library::{PtxSource, SimtSource},
+        settings::{Cases, Lab},
+        source::Source,
+        space::Space,
+    },
+};
+
+/// Everything a run needs besides its settings.
+pub(super) struct Place {
+    /// What the user should know first: where times come from.
+    pub(super) introduction: String,
+    /// What may be proposed.
+    pub(super) space: Space,
+    /// Where compiled variants come from.
+    pub(super) source: Box<dyn Source>,
+    /// Where trials run.
+    pub(super) lab: Box<dyn Lab>,
+    /// What is checked.
+    pub(super) cases: Cases,
+    /// Whether kernels only run in a record: then some should run here, for correctness.
+    pub(super) recorded: bool,
+}
+
+impl Place {
+    /// The place that is asked for.
+    pub(super) fn open(choice: &Choice, problem: &Problem, store: Option<&Path>) -> Result<Self> {
+        match choice {
+            Choice::Auto => match driver_shim::available().map_err(anyhow::Error::from).and_then(|()| gpus()) {
+                Ok(()) => Self::gpu(0, problem, store),
+                Err(why) => {
+                    let mut place = replay::open(None, problem)?;
+                    place.introduction = format!("No GPU here ({why:#}). {}", place.introduction);
+                    Ok(place)
+                }
+            },
+            Choice::Cuda(ordinal) => Self::gpu(*ordinal, problem, store),
+            Choice::Replay(file) => replay::open(file.as_deref(), problem),
+            Choice::Simt => Self::cpu_machine(problem),
+        }
+    }
+
+    fn gpu(ordinal: u32, problem: &Problem, store: Option<&Path>) -> Result<Self> {
+        let mut lab = workers::Gpu::new(ordinal);
+        let device = lab.open()?.description().clone();
+        let source = PtxSource::open(*problem, device.limits.sm, store)?;
+        let space = source.space(device.limits)?;
+        ensure!(!space.members().is_empty(), "no kernel of {problem} for {} is at hand", device.limits.sm);
+        Ok(Self {
+            introduction: format!(
+                "Measuring on GPU {ordinal}, {}, driver {}: {} variants.",
+                device.name,
+                device.driver,
+                space.members().len()
+            ),
+            space,
+            source: Box::new(source),
+            lab: Box::new(lab),
+            cases: cases_of(problem, Extent::Large),
+            recorded: false,
+        })
+    }
+
+    fn cpu_machine(problem: &Problem) -> Result<Self> {
+        let limits = DeviceLimits::H100;
+        Ok(Self {
+            introduction: "Running kernels on the CPU machine: times are modelled, not measured.".to_owned(),
+            space: Space::whole(*problem, limits),
+            source: Box::new(SimtSource::open(*problem)?),
+            lab: Box::new(workers::CpuMachine(limits.sm)),
+            cases: cases_of(problem, Extent::Small),
+            recorded: false,
+        })
+    }
+}
+
+/// Whether the driver sees a GPU.
+fn gpus() -> Result<()> {
+    ensure!(Gpu::count()? > 0, "the driver sees no GPU");
+    Ok(())
+}
+
+/// Every case there is for a GPU, or the smaller ones for the CPU machine.
+fn cases_of(problem: &Problem, extent: Extent) -> Cases {
+    Cases { gate: cases::gate(problem), suite: cases::suite(problem, extent) }
+}

@@ -1,0 +1,134 @@
+//! `host sweep`.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rand::{SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use spec::{Family, Problem, Variant};
+
+use super::{choice::Choice, place::Place, progress};
+use crate::evolve::{
+    space::Space,
+    sweep::{Plan, Summary, sweep},
+};
+
+/// Arguments of `host sweep`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What to compute, for example b1-h8-s512-d64-f16.
+    #[arg(long, default_value_t = Problem::SEED, value_parser = super::problem)]
+    problem: Problem,
+    /// Measure so many variants of each family, drawn by the seed.
+    #[arg(long, value_name = "N", required_unless_present = "exhaustive")]
+    sample: Option<usize>,
+    /// Measure every variant there is code for.
+    #[arg(long, conflicts_with = "sample")]
+    exhaustive: bool,
+    /// Only variants of this family.
+    #[arg(long)]
+    family: Option<String>,
+    /// Seed of the sample and of the order of subjects.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Samples per variant.
+    #[arg(long, default_value_t = 20)]
+    rounds: u32,
+    /// Where it runs: auto or cuda:N; replay and simt for a try.
+    #[arg(long, default_value = "auto")]
+    device: Choice,
+    /// A store of compiled kernels that was filled elsewhere.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Begin no further batch after so many seconds; a later call with the same arguments goes on.
+    #[arg(long, value_name = "SECONDS")]
+    time_limit: Option<u64>,
+    /// The record, for example records/sweeps/seed-h100.jsonl.zst.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Runs it.
+pub(super) fn run(args: Args) -> Result<()> {
+    ensure!(args.rounds >= 6, "--rounds is {}; at least 6 are needed for an interval", args.rounds);
+    let deadline = args.time_limit.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let family = args.family.as_deref().map(family).transpose()?;
+    let mut place = Place::open(&args.device, &args.problem, args.store.as_deref())?;
+    eprintln!("{}", place.introduction);
+    let (variants, part) = part(&place.space, family, args.sample, args.seed);
+    ensure!(!variants.is_empty(), "no variant of {} can run here", args.problem);
+
+    let bar = progress::bar(variants.len() as u64);
+    let plan = Plan {
+        space: &place.space,
+        variants: &variants,
+        part,
+        cases: &place.cases,
+        rounds: args.rounds,
+        seed: args.seed,
+        date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+        deadline,
+        out: &args.out,
+    };
+    let summary = sweep(&plan, place.source.as_mut(), place.lab.as_mut(), &mut |row| {
+        bar.inc(1);
+        if let Err(failure) = &row.result {
+            bar.println(format!("{}: {failure}", row.variant));
+        }
+    })?;
+    bar.finish_and_clear();
+    let Summary { measured, failed, left } = summary;
+    println!("{}: {measured} variants measured, {failed} failed, {left} left", args.out.display());
+    Ok(())
+}
+
+/// The variants to measure and what they are, in words.
+fn part(space: &Space, family: Option<Family>, sample: Option<usize>, seed: u64) -> (Vec<Variant>, String) {
+    let mut variants = Vec::new();
+    let mut words = Vec::new();
+    for of in Family::ALL.into_iter().filter(|of| family.is_none_or(|family| family == *of)) {
+        let all: Vec<Variant> = space.members().iter().filter(|variant| variant.family() == of).copied().collect();
+        match sample {
+            Some(count) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                variants.extend(all.sample(&mut rng, count));
+                words.push(format!("{} of {} {of} variants by seed {seed}", count.min(all.len()), all.len()));
+            }
+            None => {
+                words.push(format!("all {} {of} variants with code at hand", all.len()));
+                variants.extend(all);
+            }
+        }
+    }
+    (variants, words.join(", "))
+}
+
+fn family(name: &str) -> Result<Family> {
+    let names = Family::ALL.map(Family::name).join(", ");
+    let found = Family::ALL.into_iter().find(|family| family.name() == name);
+    found.with_context(|| format!("--family is {name}; families are {names}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::fixture;
+
+    #[test]
+    fn a_part_is_drawn_by_family_and_named() {
+        let (variants, words) = part(fixture::wide(), None, Some(7), 3);
+        assert_eq!(variants.len(), 14);
+        assert!(words.starts_with("7 of ") && words.contains("mma variants by seed 3"), "{words}");
+        let (all, words) = part(fixture::wide(), Some(Family::Mma), None, 3);
+        assert!(all.iter().all(|variant| variant.family() == Family::Mma) && words.starts_with("all "));
+        assert_eq!(part(fixture::wide(), None, Some(7), 3).0, variants);
+    }
+
+    #[test]
+    fn an_unknown_family_is_refused_with_those_there_are() {
+        assert_eq!(family("warp").unwrap_err().to_string(), "--family is warp; families are tiled, mma");
+    }
+}
