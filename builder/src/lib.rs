@@ -12,6 +12,7 @@ mod error;
 mod facts;
 mod files;
 mod library;
+mod messages;
 mod process;
 mod project;
 pub mod ptx;

@@ -206,13 +206,21 @@ impl Library {
         if let Some(store) = &self.elsewhere {
             self.take_from(store, sm, &mut wanted, &mut found)?;
         }
+        let mut obstacles = Vec::new();
         if self.can_build() {
-            self.build(sm, &mut wanted, &mut found)?;
-        } else {
-            self.take_from(&self.own, sm, &mut wanted, &mut found)?;
-            self.take_from_catalog(sm, &mut wanted, &mut found)?;
+            match self.build(sm, &mut wanted, &mut found) {
+                Ok(()) => {}
+                // The compiler cannot be run here, say without a network; what was compiled before can still be had.
+                Err(error @ BuildError::Tool { .. }) => obstacles.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        } else if let Err(error) = &self.toolchain {
+            obstacles.push(error.to_string());
         }
-        let reason = self.why_unavailable();
+        self.take_from(&self.own, sm, &mut wanted, &mut found)?;
+        self.take_from_catalog(sm, &mut wanted, &mut found)?;
+        obstacles.push(self.why_not_in_catalog());
+        let reason = obstacles.join("; ");
         found.extend(wanted.into_iter().map(|kernel| {
             (kernel, Err(BuildError::Unavailable { kernel: Box::new(kernel), sm, reason: reason.clone() }))
         }));
@@ -316,18 +324,12 @@ impl Library {
         Ok(())
     }
 
-    /// What was looked at for a kernel that is nowhere, and why it did not help.
-    fn why_unavailable(&self) -> String {
-        let mut reasons = Vec::new();
-        if let Err(error) = &self.toolchain {
-            reasons.push(error.to_string());
-        }
-        reasons.push(match (&self.catalog, self.fresh_catalog()) {
+    fn why_not_in_catalog(&self) -> String {
+        match (&self.catalog, self.fresh_catalog()) {
             (None, _) => format!("there is no catalog in {}", self.project.catalog().display()),
             (Some(_), None) => "the catalog was made of other sources than these".to_owned(),
             (Some(_), Some(_)) => "the catalog does not have it".to_owned(),
-        });
-        reasons.join("; ")
+        }
     }
 }
 
@@ -336,5 +338,33 @@ fn settled(kernel: &Kernel, outcome: Outcome, store: &Store) -> Result<Found, Bu
         Outcome::Built { sha256 } => Ok(Found { path: store.ptx_path(&sha256), sha256, facts: None }),
         Outcome::Uncompilable { reason } => Err(BuildError::Compile { kernel: Box::new(*kernel), reason }),
         Outcome::Refused { reason } => Err(BuildError::Ptx { entry: kernel.to_string(), reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::{Family, Problem, Variant};
+
+    use super::*;
+    use crate::Shipped;
+    use crate::files::write_whole;
+
+    #[test]
+    fn a_compiler_that_cannot_be_run_leaves_the_catalog() {
+        let dir = tempfile::tempdir().unwrap();
+        write_whole(&dir.path().join("kernels/Cargo.toml"), b"[package]").unwrap();
+        let project = Project::at(dir.path()).unwrap();
+        let broken = Toolchain::broken();
+        let kernel = Variant::smallest(Family::Mma).kernel(&Problem::SEED);
+        let other = Variant::smallest(Family::Tiled).kernel(&Problem::SEED);
+        let shipped = Shipped { kernel, sm: Sm::Sm80, text: "text".to_owned(), facts: None };
+        let sources = project.ptx_sources().unwrap();
+        Catalog::write(&project.catalog(), &sources, &recipe(), broken.version(), vec![shipped]).unwrap();
+
+        let library = Library::of(project, Ok(broken), None).unwrap();
+        let results = library.ptx(&[kernel, other], Sm::Sm80);
+        assert_eq!(std::fs::read_to_string(&results[0].as_ref().unwrap().path).unwrap(), "text");
+        let error = results[1].as_ref().unwrap_err().to_string();
+        assert!(error.contains("cargo: ") && error.ends_with("the catalog does not have it"), "{error}");
     }
 }

@@ -124,6 +124,13 @@ impl Toolchain {
         &self.version
     }
 
+    /// One that fails whatever it is asked.
+    #[cfg(test)]
+    pub(crate) fn broken() -> Self {
+        let version = ToolchainVersion { rustc: "rustc 1.96.0".to_owned(), packages: Vec::new() };
+        Self { rustc: PathBuf::from("/bin/false"), libraries: None, version }
+    }
+
     /// A program that itself runs this rustc or is it, with what it needs to start.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
