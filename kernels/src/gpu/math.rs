@@ -72,7 +72,8 @@ fn max_nan(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }
 
-/// `2^x` for `x < 128` on the FMA units, within 3e-6 relative; results below 2^-126 are flushed to zero, NaN stays NaN.
+/// `2^x` for `x < 128` on the FMA units, within 3e-6 relative; results below 2^-126 are subnormal or zero, NaN stays
+/// NaN.
 ///
 /// The rounded integer part becomes the exponent of a factor; a polynomial (minimax on ±1/2) gives the rest.
 #[inline(always)]
