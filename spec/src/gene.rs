@@ -24,6 +24,7 @@ pub enum Theme {
 
 /// One decision about a kernel. A family uses some of them: see [`crate::Family::domains`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Gene {
     /// Query rows of a block.
     TileQ,

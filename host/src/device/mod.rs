@@ -3,6 +3,8 @@
 //! The engine knows only this trait. Everything in it can be sent to a worker process and back, since a bad kernel may
 //! take its process with it.
 
+pub mod replay;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};

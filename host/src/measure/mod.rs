@@ -1,5 +1,7 @@
-//! Times, and what to hold them against.
+//! Times, what to hold them against, and what can be concluded from them.
 
 pub mod baseline;
 pub mod floor;
+pub mod noise;
+pub mod statistics;
 pub mod timing;

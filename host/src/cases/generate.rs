@@ -1,0 +1,201 @@
+//! Filling Q, K and V.
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use spec::Problem;
+
+use super::{CaseError, Distribution, Inputs, Tensor, Tensors};
+
+impl Inputs {
+    /// Q, K and V of a problem, the same ones each time, in memory that is NaN wherever no element lies.
+    ///
+    /// # Errors
+    ///
+    /// The problem's strides are negative, or there is not the memory.
+    pub fn generate(&self, problem: &Problem) -> Result<Tensors, CaseError> {
+        let mut tensors = Tensors::unset(problem)?;
+        let Tensors { q, k, v } = &mut tensors;
+        self.fill(q, 0, |rng, _, row, values| self.query(problem, rng, row, values));
+        self.fill(k, 1, |rng, first, row, values| self.key(problem, rng, first, row, values));
+        self.fill(v, 2, |rng, _, row, values| self.value(problem, rng, row, values));
+        Ok(tensors)
+    }
+
+    /// Writes every row of a tensor; each head has random numbers of its own.
+    fn fill(
+        &self,
+        tensor: &mut Tensor,
+        which: u64,
+        mut write: impl FnMut(&mut ChaCha8Rng, &mut Vec<f32>, u32, &mut [f32]),
+    ) {
+        let [batch, seq, heads, columns] = tensor.shape();
+        let mut values = vec![0.0; columns as usize];
+        for (b, h) in (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h))) {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+            rng.set_stream(which << 62 | u64::from(b) << 31 | u64::from(h));
+            let mut first = Vec::new();
+            for s in 0..seq {
+                write(&mut rng, &mut first, s, &mut values);
+                tensor.set_row(b, s, h, &values);
+            }
+        }
+    }
+
+    fn query(&self, problem: &Problem, rng: &mut ChaCha8Rng, row: u32, values: &mut [f32]) {
+        match self.distribution {
+            Distribution::OneHot => {
+                let visible = problem.visible_keys(row);
+                let target = if visible == 0 { 0 } else { rng.random_range(0..visible) };
+                // The next best key differs in one sign or more: a gap of twice this.
+                let gap = (10.0 / f64::from(problem.softmax_scale())).clamp(-1024.0, 1024.0) as f32;
+                values.iter_mut().enumerate().for_each(|(i, value)| *value = gap * sign(target, i));
+            }
+            Distribution::LowLogits => {
+                let per_score = f64::from(problem.softmax_scale()) * values.len() as f64 * 2.0 / std::f64::consts::PI;
+                let factor = (-400.0 / per_score).clamp(-4096.0, 4096.0) as f32;
+                normal(rng, values, |x| factor * x.abs());
+            }
+            Distribution::NanQuery if row + 1 == problem.seqlen_q => values.fill(f32::NAN),
+            _ => self.score_operand(problem, rng, values),
+        }
+    }
+
+    fn key(&self, problem: &Problem, rng: &mut ChaCha8Rng, first: &mut Vec<f32>, row: u32, values: &mut [f32]) {
+        match self.distribution {
+            Distribution::OneHot => values.iter_mut().enumerate().for_each(|(i, value)| *value = sign(row, i)),
+            Distribution::LowLogits => normal(rng, values, f32::abs),
+            Distribution::EqualLogits => {
+                if first.is_empty() {
+                    normal(rng, values, |x| x);
+                    first.extend_from_slice(values);
+                }
+                values.copy_from_slice(first);
+            }
+            Distribution::HiddenNan if hidden(problem, row) => values.fill(f32::NAN),
+            _ => self.score_operand(problem, rng, values),
+        }
+    }
+
+    fn value(&self, problem: &Problem, rng: &mut ChaCha8Rng, row: u32, values: &mut [f32]) {
+        match self.distribution {
+            Distribution::ConstantV => values.fill(1.0),
+            Distribution::LargeV => {
+                values.iter_mut().enumerate().for_each(|(i, v)| *v = if i % 2 == 0 { 6e4 } else { -6e4 });
+            }
+            Distribution::Outliers => outliers(rng, values),
+            Distribution::HiddenNan if hidden(problem, row) => values.fill(f32::NAN),
+            _ => normal(rng, values, |x| x),
+        }
+    }
+
+    /// A row of Q or K, which are filled alike in most distributions.
+    fn score_operand(&self, problem: &Problem, rng: &mut ChaCha8Rng, values: &mut [f32]) {
+        // A dot product of normal rows has the root of their length as its deviation.
+        let root = (values.len() as f64).sqrt();
+        let factor = match self.distribution {
+            Distribution::Outliers => return outliers(rng, values),
+            Distribution::LargeLogits => 300.0 / (f64::from(problem.softmax_scale()).abs() * root),
+            Distribution::HugeScores => 1e5 / root,
+            _ => 1.0,
+        };
+        let factor = factor.sqrt().min(1024.0) as f32;
+        normal(rng, values, |x| factor * x);
+    }
+}
+
+fn normal(rng: &mut impl Rng, values: &mut [f32], map: impl Fn(f32) -> f32) {
+    values.iter_mut().for_each(|value| *value = map(rng.sample(StandardNormal)));
+}
+
+fn outliers(rng: &mut impl Rng, values: &mut [f32]) {
+    for value in values {
+        let x: f32 = rng.sample(StandardNormal);
+        *value = if rng.random_ratio(1, 1000) { 10.0 * x } else { x };
+    }
+}
+
+/// The sign of a column in the pattern of a key: two keys differ somewhere in the first 32 columns.
+fn sign(key: u32, column: usize) -> f32 {
+    // An odd factor maps the keys one to one.
+    if key.wrapping_mul(0x9e37_79b1) >> (31 - column % 32) & 1 == 0 { 1.0 } else { -1.0 }
+}
+
+/// Whether no row sees a key.
+fn hidden(problem: &Problem, key: u32) -> bool {
+    key >= problem.visible_keys(problem.seqlen_q - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::{Align, Dtype, Mask};
+
+    use super::*;
+
+    fn problem() -> Problem {
+        Problem::new(2, 6, 1, 40, Dtype::Bf16).with_seqlens(9, 21).with_heads_kv(3)
+    }
+
+    #[test]
+    fn every_distribution_is_a_function_of_the_seed() {
+        for distribution in Distribution::ALL {
+            let inputs = |seed| Inputs { distribution, seed }.generate(&problem()).unwrap();
+            assert_eq!(inputs(1), inputs(1), "{distribution:?}");
+            assert_ne!(inputs(1), inputs(2), "{distribution:?}");
+        }
+    }
+
+    #[test]
+    fn values_do_not_depend_on_the_layout() {
+        let inputs = Inputs { distribution: Distribution::Outliers, seed: 3 };
+        let (a, b) = (inputs.generate(&problem()).unwrap(), inputs.generate(&problem().in_bhsd()).unwrap());
+        for (x, y) in [(&a.q, &b.q), (&a.k, &b.k), (&a.v, &b.v)] {
+            assert!(x.rows().all(|(b, s, h)| x.row(b, s, h) == y.row(b, s, h)));
+            assert_ne!(x.storage, y.storage);
+        }
+    }
+
+    #[test]
+    fn only_what_is_meant_to_be_nan_is() {
+        let causal = problem().with_mask(Mask::Causal(Align::TopLeft));
+        for distribution in Distribution::ALL {
+            let tensors = Inputs { distribution, seed: 0 }.generate(&causal).unwrap();
+            let nans = |tensor: &Tensor| {
+                let nan = |(b, s, h)| tensor.values(b, s, h).any(|x| !x.is_finite());
+                tensor.rows().filter(|row| nan(*row)).count()
+            };
+            let expected = match distribution {
+                Distribution::NanQuery => [2 * 6, 0, 0],
+                Distribution::HiddenNan => [0, 2 * 3 * (21 - 9), 2 * 3 * (21 - 9)],
+                _ => [0, 0, 0],
+            };
+            assert_eq!([&tensors.q, &tensors.k, &tensors.v].map(nans), expected, "{distribution:?}");
+        }
+    }
+
+    #[test]
+    fn memory_between_rows_is_nan() {
+        let mut strided = Problem { batch: 1, ..problem() };
+        strided.strides.v.seq = 3 * 40 + 8;
+        let v = Inputs { distribution: Distribution::Normal, seed: 0 }.generate(&strided).unwrap().v;
+        let stray = v.own().into_iter().zip(v.storage.inner());
+        let stray: Vec<_> = stray.filter(|(own, _)| !own).map(|(_, word)| *word).collect();
+        assert_eq!(stray.len(), 20 * 8);
+        assert!(stray.iter().all(|word| half::f16::from_bits(*word).is_nan() && half::bf16::from_bits(*word).is_nan()));
+    }
+
+    #[test]
+    fn one_key_takes_all() {
+        let causal = problem().with_mask(Mask::Causal(Align::BottomRight));
+        let tensors = Inputs { distribution: Distribution::OneHot, seed: 5 }.generate(&causal).unwrap();
+        for (b, s, h) in tensors.q.rows() {
+            let scores = (0..causal.visible_keys(s)).map(|key| {
+                let products = tensors.q.values(b, s, h).zip(tensors.k.values(b, key, h / 2)).map(|(q, k)| q * k);
+                products.sum::<f32>() * causal.softmax_scale()
+            });
+            let mut scores: Vec<_> = scores.collect();
+            scores.sort_by(f32::total_cmp);
+            assert!(scores.len() < 2 || scores[scores.len() - 1] - scores[scores.len() - 2] > 15.0);
+        }
+    }
+}

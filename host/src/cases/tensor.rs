@@ -1,0 +1,159 @@
+//! Tensors on the host, in the layout that the problem asks for.
+
+use spec::{Dtype, Problem, Strides};
+
+use super::{CaseError, Guarded, number};
+
+/// What inputs hold outside the elements that belong to them: a NaN in fp16 and in bf16, so that a stray read shows.
+const STRAY: u16 = 0x7fff;
+
+/// What outputs hold before a launch: another NaN in both, which no conversion of a NaN gives.
+const UNWRITTEN: u16 = 0xffa5;
+
+/// A tensor `[batch, seq, heads, columns]` of 16-bit elements in guarded memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    dtype: Dtype,
+    /// Batch, sequence, heads, columns.
+    shape: [u32; 4],
+    strides: Strides,
+    /// From the first element to the last.
+    pub storage: Guarded<u16>,
+}
+
+impl Tensor {
+    fn poisoned(name: char, dtype: Dtype, shape: [u32; 4], strides: Strides, poison: u16) -> Result<Self, CaseError> {
+        let all = [strides.batch, strides.seq, strides.head];
+        let mut last = u128::from(shape[3]).saturating_sub(1);
+        for (extent, stride) in shape.into_iter().zip(all) {
+            let stride =
+                u128::try_from(stride).map_err(|_| CaseError::NegativeStride { tensor: name, strides: all })?;
+            last += u128::from(extent).saturating_sub(1) * stride;
+        }
+        let elements = last + 1;
+        let storage = usize::try_from(elements).ok().and_then(|len| Guarded::poisoned(len, poison));
+        let storage = storage.ok_or(CaseError::Memory { tensor: name, elements })?;
+        Ok(Self { dtype, shape, strides, storage })
+    }
+
+    /// O of a problem, unwritten.
+    pub fn output(problem: &Problem) -> Result<Self, CaseError> {
+        let strides = problem.strides.o;
+        let shape = [problem.batch, problem.seqlen_q, problem.heads_q, problem.head_dim_v];
+        let tensor = Self::poisoned('O', problem.dtype, shape, strides, UNWRITTEN)?;
+        if tensor.own().into_iter().filter(|own| *own).count() != tensor.elements() {
+            return Err(CaseError::Overlap { strides: [strides.batch, strides.seq, strides.head] });
+        }
+        Ok(tensor)
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Batch, sequence, heads, columns.
+    pub fn shape(&self) -> [u32; 4] {
+        self.shape
+    }
+
+    /// Number of elements, whatever lies between them.
+    pub fn elements(&self) -> usize {
+        self.shape.into_iter().map(|extent| extent as usize).product()
+    }
+
+    /// Where a row begins in the storage.
+    pub fn offset(&self, batch: u32, seq: u32, head: u32) -> usize {
+        let Strides { batch: b, seq: s, head: h } = self.strides;
+        (i64::from(batch) * b + i64::from(seq) * s + i64::from(head) * h) as usize
+    }
+
+    /// The elements of a row.
+    pub fn row(&self, batch: u32, seq: u32, head: u32) -> &[u16] {
+        let start = self.offset(batch, seq, head);
+        &self.storage.inner()[start..start + self.shape[3] as usize]
+    }
+
+    /// The values of a row.
+    pub fn values(&self, batch: u32, seq: u32, head: u32) -> impl Iterator<Item = f32> + '_ {
+        self.row(batch, seq, head).iter().map(|bits| number::decode(self.dtype, *bits))
+    }
+
+    /// Writes a row, rounded.
+    pub fn set_row(&mut self, batch: u32, seq: u32, head: u32, values: &[f32]) {
+        let (start, dtype) = (self.offset(batch, seq, head), self.dtype);
+        let row = &mut self.storage.inner_mut()[start..][..values.len()];
+        for (element, value) in row.iter_mut().zip(values) {
+            *element = number::encode(dtype, *value);
+        }
+    }
+
+    /// The position of each row, as batch, sequence and head.
+    pub fn rows(&self) -> impl Iterator<Item = (u32, u32, u32)> + use<> {
+        let [batch, seq, heads, _] = self.shape;
+        (0..batch).flat_map(move |b| (0..seq).flat_map(move |s| (0..heads).map(move |h| (b, s, h))))
+    }
+
+    /// Which places of the storage belong to the tensor; the others lie between its rows.
+    pub fn own(&self) -> Vec<bool> {
+        let mut own = vec![false; self.storage.inner().len()];
+        for (batch, seq, head) in self.rows() {
+            let start = self.offset(batch, seq, head);
+            own[start..start + self.shape[3] as usize].fill(true);
+        }
+        own
+    }
+}
+
+/// Q, K and V.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensors {
+    /// `[batch, seqlen_q, heads_q, head_dim_qk]`.
+    pub q: Tensor,
+    /// `[batch, seqlen_kv, heads_kv, head_dim_qk]`.
+    pub k: Tensor,
+    /// `[batch, seqlen_kv, heads_kv, head_dim_v]`.
+    pub v: Tensor,
+}
+
+impl Tensors {
+    /// Tensors of NaN in the problem's shapes and strides, for their rows to be written.
+    pub fn unset(problem: &Problem) -> Result<Self, CaseError> {
+        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, head_dim_v, dtype, strides, .. } =
+            *problem;
+        let input = |name, shape, strides| Tensor::poisoned(name, dtype, shape, strides, STRAY);
+        Ok(Self {
+            q: input('Q', [batch, seqlen_q, heads_q, head_dim_qk], strides.q)?,
+            k: input('K', [batch, seqlen_kv, heads_kv, head_dim_qk], strides.k)?,
+            v: input('V', [batch, seqlen_kv, heads_kv, head_dim_v], strides.v)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_may_not_overlap_and_inputs_may() {
+        let mut problem = Problem::new(2, 2, 3, 8, Dtype::F16);
+        (problem.strides.k.batch, problem.strides.o.batch) = (0, 0);
+        assert!(Tensors::unset(&problem).is_ok());
+        assert_eq!(Tensor::output(&problem), Err(CaseError::Overlap { strides: [0, 16, 8] }));
+        problem.strides.k.seq = -16;
+        let refusal = Tensors::unset(&problem).unwrap_err();
+        assert_eq!(refusal.to_string(), "the strides of K are [0, -16, 8]; strides of at least 0 are allowed");
+        problem.strides.k.seq = i64::MAX;
+        assert!(matches!(Tensors::unset(&problem), Err(CaseError::Memory { tensor: 'K', .. })));
+    }
+
+    #[test]
+    fn places_between_rows_are_nobodys() {
+        let mut problem = Problem::new(1, 1, 3, 8, Dtype::Bf16);
+        problem.strides.o.seq = 12;
+        let own = Tensor::output(&problem).unwrap().own();
+        assert_eq!(own.len(), 32);
+        assert_eq!(own.iter().filter(|own| !**own).count(), 8);
+        assert!(own[7] && !own[8] && !own[11] && own[12]);
+    }
+}

@@ -1,0 +1,217 @@
+//! The way to the outside world: every question goes through the journal, every answer is checked before it is believed.
+
+use std::collections::HashMap;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use spec::Variant;
+
+use super::{
+    EvolveError,
+    journal::{Header, Journal, Question},
+    sanity::{passed, possible},
+    settings::{Cases, Lab, Peers, Settings},
+    source::{Compiled, Facts, Source},
+    space::Space,
+    trial::Verdict,
+};
+use crate::device::{Correctness, Device, Failure, Samples, Subject, TimingPlan};
+
+/// What the journal keeps of a compiled variant: files may move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Built {
+    pub(super) sha256: String,
+    pub(super) facts: Option<Facts>,
+}
+
+/// What is timed for: each purpose has noise of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Noise,
+    Trial,
+    Elites(u32),
+    Final,
+    Claim,
+}
+
+pub(super) struct Bench<'a> {
+    pub(super) space: &'a Space,
+    source: &'a mut dyn Source,
+    lab: &'a mut dyn Lab,
+    cases: &'a Cases,
+    device: Box<dyn Device>,
+    journal: Journal,
+    seed: u64,
+    compiled: HashMap<Variant, Compiled>,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) fn new(
+        space: &'a Space,
+        source: &'a mut dyn Source,
+        lab: &'a mut dyn Lab,
+        cases: &'a Cases,
+        settings: &Settings,
+        journal: impl FnOnce(&Header) -> Result<Journal, EvolveError>,
+    ) -> Result<(Self, Header), EvolveError> {
+        let device = lab.open().map_err(EvolveError::Device)?;
+        let header = Header {
+            schema: super::journal::SCHEMA,
+            problem: *space.problem(),
+            space: space.fingerprint(),
+            cases: fingerprint(cases)?,
+            toolchain: source.toolchain(),
+            device: device.description().clone(),
+            settings: settings.clone(),
+        };
+        let journal = journal(&header)?;
+        let compiled = HashMap::new();
+        Ok((Self { space, source, lab, cases, device, journal, seed: settings.seed, compiled }, header))
+    }
+
+    /// Compiles a batch.
+    pub(super) fn compile(&mut self, variants: &[Variant]) -> Result<Vec<Result<Built, Failure>>, EvolveError> {
+        let Self { source, compiled, journal, .. } = self;
+        journal.step(&Question::Compile(variants.to_vec()), || {
+            let answers = source.compile(variants);
+            if answers.len() != variants.len() {
+                return Err(EvolveError::Contract("a source must answer for each variant"));
+            }
+            Ok(variants
+                .iter()
+                .zip(answers)
+                .map(|(variant, answer)| {
+                    let answer = answer?;
+                    let built = Built { sha256: answer.sha256.clone(), facts: answer.facts.clone() };
+                    compiled.insert(*variant, answer);
+                    Ok(built)
+                })
+                .collect())
+        })
+    }
+
+    /// Runs a variant on the short gate, or on the whole suite.
+    pub(super) fn check(
+        &mut self,
+        variant: &Variant,
+        whole: bool,
+    ) -> Result<Result<Correctness, Failure>, EvolveError> {
+        let question = Question::Check { variant: *variant, whole };
+        self.ask(&question, std::slice::from_ref(variant), |device, subjects, cases| {
+            let cases = if whole { &cases.suite } else { &cases.gate };
+            passed(device.check(&subjects[0], cases)?, cases.len())
+        })
+    }
+
+    /// Times variants in turns.
+    pub(super) fn time(
+        &mut self,
+        purpose: Purpose,
+        variants: &[Variant],
+        rounds: u32,
+    ) -> Result<Result<Vec<Samples>, Failure>, EvolveError> {
+        let plan =
+            TimingPlan { rounds, cold: purpose == Purpose::Claim, seed: noise_seed(self.seed, purpose, variants) };
+        let question = Question::Time { variants: variants.to_vec(), plan };
+        let problem = *self.space.problem();
+        self.ask(&question, variants, |device, subjects, _| {
+            possible(device.time(subjects, &plan)?, subjects.len(), &problem)
+        })
+    }
+
+    /// What others take for the problem.
+    pub(super) fn peers(&mut self) -> Result<Peers, EvolveError> {
+        let Self { journal, lab, space, .. } = self;
+        journal.step(&Question::Peers, || Ok(lab.peers(space.problem())))
+    }
+
+    /// Goes on in a fresh process.
+    pub(super) fn reopen(&mut self) -> Result<(), EvolveError> {
+        self.device = self.lab.open().map_err(EvolveError::Device)?;
+        Ok(())
+    }
+
+    /// Writes a verdict down.
+    pub(super) fn state(&mut self, verdict: Verdict) -> Result<(), EvolveError> {
+        Ok(self.journal.state(&Question::Verdict(verdict))?)
+    }
+
+    /// Whether the time is up; as it was if the journal knows.
+    pub(super) fn time_up(&mut self, now: impl FnOnce() -> bool) -> Result<bool, EvolveError> {
+        let up = self.journal.was_time_up().unwrap_or_else(now);
+        if up {
+            self.journal.state(&Question::TimeUp)?;
+        }
+        Ok(up)
+    }
+
+    /// Asks the device, in a fresh process if it failed by itself, and gives up if that fails too.
+    fn ask<A: Serialize + serde::de::DeserializeOwned>(
+        &mut self,
+        question: &Question,
+        variants: &[Variant],
+        ask: impl Fn(&mut dyn Device, &[Subject], &Cases) -> Result<A, Failure>,
+    ) -> Result<Result<A, Failure>, EvolveError> {
+        let Self { space, source, lab, cases, device, journal, compiled, .. } = self;
+        journal.step(question, || {
+            let subjects = match subjects(space, *source, compiled, variants) {
+                Ok(subjects) => subjects,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            match ask(device.as_mut(), &subjects, cases) {
+                Err(Failure::Device(_)) => {
+                    *device = lab.open().map_err(EvolveError::Device)?;
+                    match ask(device.as_mut(), &subjects, cases) {
+                        Err(failure @ Failure::Device(_)) => Err(EvolveError::Device(failure)),
+                        answer => Ok(answer),
+                    }
+                }
+                answer => Ok(answer),
+            }
+        })
+    }
+}
+
+/// Subjects of variants, compiled again where only the journal knew them.
+fn subjects(
+    space: &Space,
+    source: &mut dyn Source,
+    compiled: &mut HashMap<Variant, Compiled>,
+    variants: &[Variant],
+) -> Result<Vec<Subject>, Failure> {
+    let mut missing: Vec<Variant> = variants.iter().filter(|v| !compiled.contains_key(v)).copied().collect();
+    missing.dedup();
+    if !missing.is_empty() {
+        for (variant, answer) in missing.iter().zip(source.compile(&missing)) {
+            compiled.insert(*variant, answer?);
+        }
+    }
+    variants
+        .iter()
+        .map(|variant| {
+            let compiled = compiled.get(variant).ok_or_else(|| Failure::Build("its source gave no answer".into()))?;
+            Ok(Subject {
+                problem: *space.problem(),
+                variant: *variant,
+                geometry: space.admit(variant)?,
+                code: compiled.code.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Noise belongs to a purpose and to the variant it is about, the last one, whenever its turn comes.
+fn noise_seed(seed: u64, purpose: Purpose, variants: &[Variant]) -> u64 {
+    let about = variants.last().map(Variant::to_string).unwrap_or_default();
+    let digest = Sha256::new().chain_update(format!("{seed} {purpose:?} {about}")).finalize();
+    let mut start = [0; 32];
+    start.copy_from_slice(&digest);
+    ChaCha8Rng::from_seed(start).next_u64()
+}
+
+fn fingerprint(cases: &Cases) -> Result<String, EvolveError> {
+    let text = serde_json::to_string(&(&cases.gate, &cases.suite)).map_err(super::journal::JournalError::from)?;
+    Ok(Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,466 @@
+//! A run from its A/A test to its claims.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use spec::{Family, Variant};
+
+use super::{
+    EvolveError,
+    bench::{Bench, Built, Purpose},
+    budget::{Budget, Reason},
+    claims::claims,
+    insight::Insights,
+    journal::{Header, Journal},
+    outcome::{self, Outcome},
+    population::elites,
+    settings::{Cases, Lab, Settings},
+    source::{Source, gate},
+    space::Space,
+    strategy::Context,
+    trial::{Identity, Operator, Proposal, Refusal, Trial, Verdict},
+};
+use crate::{
+    device::{Correctness, Failure},
+    measure::{
+        noise::NoiseFloor,
+        statistics::{self, Interval},
+    },
+};
+
+/// What a run tells while it goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// The A/A test is done.
+    Noise(&'a NoiseFloor),
+    /// A generation begins.
+    Generation(u32),
+    /// A trial was made; the fastest so far takes `best_us`.
+    Trial {
+        /// The trial.
+        trial: &'a Trial,
+        /// Estimated microseconds of the fastest.
+        best_us: f64,
+    },
+    /// A candidate was refused.
+    Refused(&'a Refusal),
+    /// The winner is being confirmed.
+    Confirming(&'a Trial),
+}
+
+/// Everything a run needs.
+pub struct Run<'a> {
+    /// How it is started.
+    pub settings: &'a Settings,
+    /// What may be proposed.
+    pub space: &'a Space,
+    /// Where compiled variants come from.
+    pub source: &'a mut dyn Source,
+    /// Where trials run.
+    pub lab: &'a mut dyn Lab,
+    /// What is checked.
+    pub cases: &'a Cases,
+    /// When no further trial is begun.
+    pub deadline: Option<Instant>,
+    /// Told what happens.
+    pub progress: &'a mut dyn FnMut(Progress<'_>),
+}
+
+/// Runs an evolution; `journal` opens the journal once it is known what the run is.
+pub fn evolve(
+    run: Run<'_>,
+    journal: impl FnOnce(&Header) -> Result<Journal, EvolveError>,
+) -> Result<Outcome, EvolveError> {
+    let Run { settings, space, source, lab, cases, deadline, progress } = run;
+    let (bench, header) = Bench::new(space, source, lab, cases, settings, journal)?;
+    let mut engine = Engine {
+        settings,
+        bench,
+        deadline,
+        progress,
+        budget: Budget::new(settings.trials),
+        trials: Vec::new(),
+        refusals: Vec::new(),
+        tried: HashSet::new(),
+        measured: HashMap::new(),
+        to_first: HashMap::new(),
+        notes: Vec::new(),
+        generation: 0,
+        next_number: 0,
+    };
+    let (first, noise) = engine.found()?;
+    engine.search(&first, &noise)?;
+    engine.conclude(header, &first, noise)
+}
+
+struct Engine<'a> {
+    settings: &'a Settings,
+    bench: Bench<'a>,
+    deadline: Option<Instant>,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+    budget: Budget,
+    trials: Vec<Trial>,
+    refusals: Vec<Refusal>,
+    tried: HashSet<Variant>,
+    /// Which trial measured an identity.
+    measured: HashMap<Identity, usize>,
+    /// Log-ratios to the first incumbent, one per time a trial was measured again.
+    to_first: HashMap<usize, Vec<f64>>,
+    notes: Vec<String>,
+    generation: u32,
+    next_number: usize,
+}
+
+/// A candidate that may be checked and timed.
+struct Ready {
+    proposal: Proposal,
+    identity: Identity,
+    built: Built,
+}
+
+impl Engine<'_> {
+    /// Finds the first incumbent and times it against itself.
+    fn found(&mut self) -> Result<(Trial, NoiseFloor), EvolveError> {
+        let mut rng = self.rng();
+        let centres: Vec<Variant> = Family::ALL.iter().rev().filter_map(|f| self.bench.space.central(*f)).collect();
+        let mut next = centres.into_iter().map(|variant| (variant, Operator::Central)).collect::<Vec<_>>().into_iter();
+        while self.budget.left() > 0 {
+            let Some((variant, operator)) = next.next().or_else(|| {
+                let drawn = super::genome::fresh(self.bench.space, &self.tried, &mut rng);
+                drawn.map(|variant| (variant, Operator::Draw))
+            }) else {
+                break;
+            };
+            let proposal = Proposal { variant, operator, parents: vec![] };
+            for ready in self.admit(vec![proposal])? {
+                match self.noise_of(&ready)? {
+                    Ok((correctness, noise, us)) => {
+                        let one = Interval { low: 1.0, estimate: 1.0, high: 1.0 };
+                        (self.progress)(Progress::Noise(&noise));
+                        let trial = self.accept(ready, correctness, true, one, us)?;
+                        return Ok((trial, noise));
+                    }
+                    Err(failure) => self.refuse(variant, &failure)?,
+                }
+            }
+        }
+        Err(EvolveError::NoIncumbent(match self.refusals.last() {
+            Some(refusal) => format!("the last of {} was refused: {}", self.refusals.len(), refusal.why),
+            None => "the space is empty".into(),
+        }))
+    }
+
+    fn noise_of(&mut self, ready: &Ready) -> Result<Result<(Correctness, NoiseFloor, f64), Failure>, EvolveError> {
+        let variant = ready.proposal.variant;
+        let correctness = match self.bench.check(&variant, true)? {
+            Ok(correctness) => correctness,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let samples = match self.bench.time(Purpose::Noise, &[variant; 2], self.settings.noise_rounds)? {
+            Ok(samples) => samples,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let (a, b) = (&samples[0].hot_us, &samples[1].hot_us);
+        Ok(NoiseFloor::of(a, b)
+            .map(|noise| (correctness, noise, statistics::median(&[a.as_slice(), b].concat())))
+            .map_err(|none| Failure::Launch(none.to_string())))
+    }
+
+    /// Generations until the budget is spent, the space exhausted or the time up.
+    fn search(&mut self, first: &Trial, noise: &NoiseFloor) -> Result<(), EvolveError> {
+        let strategy = self.settings.strategy.strategy();
+        let population = self.settings.population.max(1);
+        while self.budget.left() > 0 {
+            (self.progress)(Progress::Generation(self.generation));
+            let insights = self.insights(noise);
+            let mut rng = self.rng();
+            let elites = self.elites();
+            let context = Context {
+                space: self.bench.space,
+                tried: &self.tried,
+                elites: &elites,
+                insights: &insights,
+                generation: self.generation,
+            };
+            let proposals = if self.generation == 0 {
+                // The first incumbent is one of the first generation.
+                strategy.open(&context, (population - 1).max(1).min(self.budget.left()) as usize, &mut rng)
+            } else {
+                strategy.propose(&context, population.min(self.budget.left()) as usize, &mut rng)
+            };
+            if proposals.is_empty() {
+                self.notes.push(format!("stopped after {} trials: no untried variant is left", self.budget.spent));
+                break;
+            }
+            for ready in self.admit(proposals)? {
+                let deadline = self.deadline;
+                if self.bench.time_up(|| deadline.is_some_and(|deadline| Instant::now() >= deadline))? {
+                    self.notes.push(format!("stopped after {} trials: the time was up", self.budget.spent));
+                    return Ok(());
+                }
+                self.attempt(ready)?;
+            }
+            self.check_elites()?;
+            self.measure_elites(first, Purpose::Elites(self.generation), self.settings.rounds)?;
+            self.generation += 1;
+        }
+        if self.budget.left() == 0 && self.budget.spent < self.budget.trials {
+            self.notes.push(format!("stopped after {} trials: too many candidates were refused", self.budget.spent));
+        }
+        Ok(())
+    }
+
+    /// What of these may be checked: not tried before, legal, compiled, past the compiler gate, of an identity of its own.
+    fn admit(&mut self, proposals: Vec<Proposal>) -> Result<Vec<Ready>, EvolveError> {
+        let mut legal = Vec::new();
+        for proposal in proposals {
+            let variant = proposal.variant;
+            if !self.tried.insert(variant) {
+                self.set_aside(variant, Reason::Duplicate, "it was proposed before".into())?;
+                continue;
+            }
+            match self.bench.space.admit(&variant) {
+                Ok(geometry) => legal.push((proposal, geometry)),
+                Err(failure) => self.refuse(variant, &failure)?,
+            }
+        }
+        let variants: Vec<Variant> = legal.iter().map(|(proposal, _)| proposal.variant).collect();
+        if variants.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut ready: Vec<Ready> = Vec::new();
+        for ((proposal, geometry), built) in legal.into_iter().zip(self.bench.compile(&variants)?) {
+            let gated = built.and_then(|built| match &built.facts {
+                Some(facts) => gate(facts).map(|()| built),
+                None => Ok(built),
+            });
+            match gated {
+                Ok(built) => {
+                    let identity = Identity { sha256: built.sha256.clone(), geometry };
+                    ready.push(Ready { proposal, identity, built });
+                }
+                Err(failure) => self.refuse(proposal.variant, &failure)?,
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Checks a candidate and times it against the incumbent.
+    fn attempt(&mut self, ready: Ready) -> Result<(), EvolveError> {
+        let variant = ready.proposal.variant;
+        if let Some(number) = self.measured.get(&ready.identity) {
+            let why = format!("its code and launch are those of trial {number}, whose measurement it shares");
+            return self.set_aside(variant, Reason::Shared, why);
+        }
+        let correctness = match self.bench.check(&variant, false)? {
+            Ok(correctness) => correctness,
+            Err(failure) => return self.refuse(variant, &failure),
+        };
+        let (incumbent, incumbent_us) = {
+            let best = &self.trials[elites(&self.trials, 1)[0]];
+            (best.variant, best.us)
+        };
+        let timed = self.bench.time(Purpose::Trial, &[incumbent, variant], self.settings.rounds)?.and_then(|samples| {
+            statistics::paired(&samples[1].hot_us, &samples[0].hot_us, 0.95)
+                .map_err(|none| Failure::Launch(none.to_string()))
+        });
+        match timed {
+            Ok(ratio) => {
+                let trial = self.accept(ready, correctness, false, ratio, incumbent_us * ratio.estimate)?;
+                let best_us = self.trials[elites(&self.trials, 1)[0]].us;
+                (self.progress)(Progress::Trial { trial: &trial, best_us });
+                Ok(())
+            }
+            Err(failure) => self.refuse(variant, &failure),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        ready: Ready,
+        correctness: Correctness,
+        suite: bool,
+        ratio: Interval,
+        us: f64,
+    ) -> Result<Trial, EvolveError> {
+        let Ready { proposal: Proposal { variant, operator, parents }, identity, built } = ready;
+        let number = self.next_number;
+        self.next_number += 1;
+        self.bench.state(Verdict::Trial { number, variant, us })?;
+        self.measured.insert(identity.clone(), number);
+        self.budget.spend();
+        let facts = built.facts;
+        let generation = self.generation;
+        let trial =
+            Trial { number, generation, variant, operator, parents, identity, facts, correctness, suite, ratio, us };
+        self.trials.push(trial.clone());
+        Ok(trial)
+    }
+
+    fn refuse(&mut self, variant: Variant, failure: &Failure) -> Result<(), EvolveError> {
+        self.set_aside(variant, Reason::of(failure), failure.to_string())
+    }
+
+    fn set_aside(&mut self, variant: Variant, reason: Reason, why: String) -> Result<(), EvolveError> {
+        self.budget.refuse(reason);
+        self.note_refusal(Refusal { generation: self.generation, variant, reason, why })
+    }
+
+    fn note_refusal(&mut self, refusal: Refusal) -> Result<(), EvolveError> {
+        (self.progress)(Progress::Refused(&refusal));
+        self.bench.state(Verdict::Refused(refusal.clone()))?;
+        self.refusals.push(refusal);
+        Ok(())
+    }
+
+    /// Runs the whole suite on elites that only passed the gate; those that fail lose their place and their trial.
+    fn check_elites(&mut self) -> Result<(), EvolveError> {
+        loop {
+            let unchecked = elites(&self.trials, self.settings.population.max(1) as usize)
+                .into_iter()
+                .find(|&i| !self.trials[i].suite);
+            let Some(i) = unchecked else { return Ok(()) };
+            let variant = self.trials[i].variant;
+            match self.bench.check(&variant, true)? {
+                Ok(correctness) => {
+                    self.trials[i].correctness = correctness;
+                    self.trials[i].suite = true;
+                }
+                Err(failure) => {
+                    self.trials.remove(i);
+                    let refusal = Refusal {
+                        generation: self.generation,
+                        variant,
+                        reason: Reason::of(&failure),
+                        why: failure.to_string(),
+                    };
+                    self.budget.give_back(refusal.reason);
+                    self.note_refusal(refusal)?;
+                }
+            }
+        }
+    }
+
+    /// Times the elites again, all against the first incumbent. What selected them counts no longer.
+    fn measure_elites(&mut self, first: &Trial, purpose: Purpose, rounds: u32) -> Result<(), EvolveError> {
+        let others: Vec<usize> = elites(&self.trials, self.settings.population.max(1) as usize)
+            .into_iter()
+            .filter(|&i| self.trials[i].number != first.number)
+            .collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let mut variants = vec![first.variant];
+        variants.extend(others.iter().map(|&i| self.trials[i].variant));
+        match self.bench.time(purpose, &variants, rounds)? {
+            Ok(samples) => {
+                for (&i, of) in others.iter().zip(&samples[1..]) {
+                    let trial = &mut self.trials[i];
+                    if let Ok(ratio) = statistics::paired(&of.hot_us, &samples[0].hot_us, 0.95) {
+                        let ratios = self.to_first.entry(trial.number).or_default();
+                        ratios.push(ratio.estimate.ln());
+                        trial.us = first.us * statistics::median(ratios).exp();
+                    }
+                }
+            }
+            Err(failure) => self.notes.push(format!(
+                "generation {}: the elites could not be timed again, their first times stand: {failure}",
+                self.generation
+            )),
+        }
+        Ok(())
+    }
+
+    /// Picks the winner and states what can be claimed of it, in a fresh process.
+    fn conclude(mut self, run: Header, first: &Trial, noise: NoiseFloor) -> Result<Outcome, EvolveError> {
+        self.check_elites()?;
+        self.measure_elites(first, Purpose::Final, 2 * self.settings.rounds)?;
+        let mut peers = self.bench.peers()?;
+        let (winner, correctness, mut samples) = loop {
+            self.check_elites()?;
+            let winner = self.trials[elites(&self.trials, 1)[0]].clone();
+            (self.progress)(Progress::Confirming(&winner));
+            self.bench.reopen()?;
+            match self.confirm(&winner, first)? {
+                Ok((correctness, samples)) => break (winner, correctness, samples),
+                Err(failure) if winner.number != first.number => {
+                    self.trials.retain(|trial| trial.number != winner.number);
+                    self.budget.give_back(Reason::of(&failure));
+                    self.note_refusal(Refusal::new(self.generation, winner.variant, &failure))?;
+                }
+                Err(failure) => return Err(EvolveError::Unconfirmed(failure)),
+            }
+        };
+        self.bench.state(Verdict::Winner { number: winner.number, variant: winner.variant })?;
+        // Others run in a process of their own, so turns cannot be taken: before and after has to do.
+        peers.join(self.bench.peers()?);
+        let claims = claims(&samples[0], samples.get(1), &peers.peers, &noise).unwrap_or_else(|none| {
+            self.notes.push(format!("no claims: {none}"));
+            vec![]
+        });
+        let insights = self.insights(&noise);
+        let winner_samples = samples.swap_remove(0);
+        Ok(Outcome {
+            schema: outcome::SCHEMA,
+            times: outcome::times(&run.device),
+            run,
+            space_size: self.bench.space.members().len(),
+            noise,
+            elites: self.elites().into_iter().map(|(number, _)| number).collect(),
+            effects: insights.effects(&self.trials),
+            rules: insights.rules,
+            budget: self.budget,
+            trials: self.trials,
+            refusals: self.refusals,
+            incumbent: first.number,
+            winner: winner.number,
+            correctness,
+            winner_hot_us: winner_samples.hot_us,
+            winner_cold_us: winner_samples.cold_us,
+            claims,
+            peers,
+            notes: self.notes,
+        })
+    }
+
+    /// The whole suite once more, then samples of the winner and, unless it is the same, the first incumbent.
+    #[allow(clippy::type_complexity, reason = "an answer of the device within one of the journal, as everywhere here")]
+    fn confirm(
+        &mut self,
+        winner: &Trial,
+        first: &Trial,
+    ) -> Result<Result<(Correctness, Vec<crate::device::Samples>), Failure>, EvolveError> {
+        let correctness = match self.bench.check(&winner.variant, true)? {
+            Ok(correctness) => correctness,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let subjects = [winner.variant, first.variant];
+        let subjects = if winner.number == first.number { &subjects[..1] } else { &subjects };
+        let samples = self.bench.time(Purpose::Claim, subjects, self.settings.claim_rounds)?;
+        Ok(samples.map(|samples| (correctness, samples)))
+    }
+
+    fn elites(&self) -> Vec<(usize, Variant)> {
+        elites(&self.trials, self.settings.population.max(1) as usize)
+            .into_iter()
+            .map(|i| (self.trials[i].number, self.trials[i].variant))
+            .collect()
+    }
+
+    fn insights(&self, noise: &NoiseFloor) -> Insights {
+        let rounds = f64::from(self.settings.noise_rounds) / f64::from(self.settings.rounds.max(1));
+        let deviation = (noise.ratio.high / noise.ratio.low).ln() / (2.0 * 1.96) * rounds.sqrt();
+        Insights::learn(&self.trials, &self.refusals, deviation)
+    }
+
+    /// Each generation draws from a stream of its own, so that one more draw in one changes no other.
+    fn rng(&self) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
+        rng.set_stream(u64::from(self.generation) + 1);
+        rng
+    }
+}

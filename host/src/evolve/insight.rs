@@ -1,0 +1,143 @@
+//! What a run has learnt: what each gene is worth, and what to keep away from.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use spec::{Family, Gene, Variant};
+
+use super::{
+    budget::Reason,
+    surrogate::Surrogate,
+    trial::{Refusal, Trial},
+};
+use crate::measure::statistics::{self, Interval};
+
+/// Refusals that make a rule.
+const REFUSALS_FOR_A_RULE: u32 = 3;
+/// Two-sided 95 % of a normal distribution.
+const Z95: f64 = 1.96;
+
+/// What one value of a gene is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    /// The family.
+    pub family: Family,
+    /// The gene.
+    pub gene: Gene,
+    /// Its value.
+    pub value: u16,
+    /// Trials that had it.
+    pub trials: u32,
+    /// Time relative to the average over the gene's domain, other genes equal; at level 0.95 of the model.
+    pub ratio: Interval,
+}
+
+/// A lesson that steers the next proposals, or explains the last ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The family it is about.
+    pub family: Family,
+    /// Gene and value to avoid; none if the rule only explains.
+    pub avoid: Option<(Gene, u16)>,
+    /// What is believed and why, with numbers.
+    pub text: String,
+}
+
+/// Everything learnt so far.
+#[derive(Clone, Debug)]
+pub struct Insights {
+    /// The model behind the effects and the predictions.
+    pub surrogate: Surrogate,
+    /// What to avoid, and why.
+    pub rules: Vec<Rule>,
+}
+
+impl Insights {
+    /// Learns from the trials and refusals so far, given the relative noise of an estimate.
+    pub fn learn(trials: &[Trial], refusals: &[Refusal], noise: f64) -> Self {
+        let observations: Vec<(Variant, f64)> = trials.iter().map(|trial| (trial.variant, trial.us.ln())).collect();
+        let mut rules = refused_values(trials, refusals);
+        rules.extend(register_rules(trials));
+        Self { surrogate: Surrogate::fit(&observations, noise), rules }
+    }
+
+    /// Whether a rule speaks against a variant.
+    pub fn advises_against(&self, variant: &Variant) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.family == variant.family() && rule.avoid.is_some_and(|(gene, value)| variant.get(gene) == Some(value))
+        })
+    }
+
+    /// What every value that was tried is worth, the clearest effects first.
+    pub fn effects(&self, trials: &[Trial]) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for family in Family::ALL {
+            for domain in family.domains() {
+                for (i, &value) in domain.values.iter().enumerate() {
+                    let of_family = trials.iter().filter(|trial| trial.variant.family() == family);
+                    let tried = of_family.filter(|trial| trial.variant.get(domain.gene) == Some(value)).count();
+                    if tried > 0 {
+                        let effect = self.surrogate.effect(family, domain, i);
+                        let at = |z: f64| (effect.mean + z * effect.deviation).exp();
+                        let ratio = Interval { low: at(-Z95), estimate: at(0.0), high: at(Z95) };
+                        effects.push(Effect { family, gene: domain.gene, value, trials: tried as u32, ratio });
+                    }
+                }
+            }
+        }
+        effects.sort_by(|a, b| b.ratio.estimate.ln().abs().total_cmp(&a.ratio.estimate.ln().abs()));
+        effects
+    }
+}
+
+/// Values that were refused for what they are, several times, and never measured.
+fn refused_values(trials: &[Trial], refusals: &[Refusal]) -> Vec<Rule> {
+    let mut counts: BTreeMap<(Family, Gene, u16), (u32, Reason)> = BTreeMap::new();
+    let blamed = |reason| {
+        matches!(reason, Reason::Build | Reason::Gate | Reason::Wrong | Reason::Launch | Reason::Fault | Reason::Hang)
+    };
+    for refusal in refusals.iter().filter(|refusal| blamed(refusal.reason)) {
+        for (gene, value) in refusal.variant.genes() {
+            counts.entry((refusal.variant.family(), gene, value)).or_insert((0, refusal.reason)).0 += 1;
+        }
+    }
+    let measured = |family, gene, value| {
+        trials.iter().any(|trial| trial.variant.family() == family && trial.variant.get(gene) == Some(value))
+    };
+    counts
+        .into_iter()
+        .filter(|((family, gene, value), (count, _))| {
+            *count >= REFUSALS_FOR_A_RULE && !measured(*family, *gene, *value)
+        })
+        .map(|((family, gene, value), (count, reason))| Rule {
+            family,
+            avoid: Some((gene, value)),
+            text: format!("{family}: avoid {}={value}: {count} of {count} {}", gene.name(), reason.name()),
+        })
+        .collect()
+}
+
+/// Whether kernels with more registers than the family's median are slower or faster.
+fn register_rules(trials: &[Trial]) -> Vec<Rule> {
+    let rule = |family: Family| {
+        let of_family: Vec<(f64, f64)> = trials
+            .iter()
+            .filter(|trial| trial.variant.family() == family)
+            .filter_map(|trial| Some((f64::from(trial.facts.as_ref()?.registers), trial.us)))
+            .collect();
+        let median = statistics::median(&of_family.iter().map(|(registers, _)| *registers).collect::<Vec<_>>());
+        let side = |above: bool| -> Vec<f64> {
+            of_family.iter().filter(|(registers, _)| (*registers > median) == above).map(|(_, us)| *us).collect()
+        };
+        let ratio = statistics::unpaired(&side(true), &side(false), 0.95).ok()?;
+        (!ratio.contains(1.0)).then(|| Rule {
+            family,
+            avoid: None,
+            text: format!(
+                "{family}: more than {median} registers go with {:.2}x the time ({:.2} to {:.2})",
+                ratio.estimate, ratio.low, ratio.high
+            ),
+        })
+    };
+    Family::ALL.into_iter().filter_map(rule).collect()
+}

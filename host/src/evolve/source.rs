@@ -1,0 +1,43 @@
+//! Where compiled variants come from, and what must hold of them before they may run.
+
+pub use builder::Facts;
+use spec::Variant;
+
+use crate::device::{Code, Failure};
+
+/// A variant that compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// What runs.
+    pub code: Code,
+    /// Hash of the machine-independent code: with the launch geometry, the identity of what is measured.
+    pub sha256: String,
+    /// What the assembler said, where one was asked.
+    pub facts: Option<Facts>,
+}
+
+/// Gives compiled variants: a builder, a store, a catalog, or a record of what they were.
+pub trait Source {
+    /// What made the code, e.g. the compiler's version: a journal is resumed with the same only.
+    fn toolchain(&self) -> String;
+
+    /// One answer per variant, in their order. A batch is asked for at once because it is compiled at once.
+    fn compile(&mut self, variants: &[Variant]) -> Vec<Result<Compiled, Failure>>;
+}
+
+/// The compiler gate: code that keeps values in local memory or was serialised is not worth a trial.
+pub fn gate(facts: &Facts) -> Result<(), Failure> {
+    if facts.spill_store_bytes + facts.spill_load_bytes > 0 {
+        return Err(Failure::Gate(format!(
+            "spills {} B and reloads {} B at {} registers",
+            facts.spill_store_bytes, facts.spill_load_bytes, facts.registers
+        )));
+    }
+    if facts.stack_bytes > 0 {
+        return Err(Failure::Gate(format!("keeps {} B in local memory", facts.stack_bytes)));
+    }
+    match facts.notes.first() {
+        Some(note) => Err(Failure::Gate(note.clone())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,116 @@
+//! How the next candidates are chosen: which of task, earlier solutions and insights a strategy uses.
+
+use std::collections::HashSet;
+
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use spec::Variant;
+
+use super::{
+    genome,
+    insight::Insights,
+    space::Space,
+    trial::{Operator, Proposal},
+};
+
+mod exhaustive;
+mod free;
+mod full;
+mod insight;
+mod random;
+
+/// What a strategy may look at.
+pub struct Context<'a> {
+    /// The space.
+    pub space: &'a Space,
+    /// Every variant proposed so far.
+    pub tried: &'a HashSet<Variant>,
+    /// Number and variant of the elites, the fastest first; never empty.
+    pub elites: &'a [(usize, Variant)],
+    /// What was learnt.
+    pub insights: &'a Insights,
+    /// The generation, from 0.
+    pub generation: u32,
+}
+
+/// Proposes candidates.
+pub trait Strategy {
+    /// Up to `count` members of the space that were not tried; fewer only if there are no more.
+    fn propose(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal>;
+
+    /// The first generation, besides the first incumbent: by default a spread over the space.
+    fn open(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
+        let incumbents: Vec<Variant> = context.tried.iter().copied().collect();
+        let spread = genome::spread(context.space, &incumbents, count, rng);
+        spread.into_iter().map(|variant| Proposal { variant, operator: Operator::Spread, parents: vec![] }).collect()
+    }
+}
+
+/// The strategies there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Draws from the space: what the others are measured against.
+    Random,
+    /// Changes the best so far, led by the themes.
+    Free,
+    /// Draws, ranked by what was learnt.
+    Insight,
+    /// Crosses and changes the elites, ranked by what was learnt.
+    Full,
+    /// One after another, all of them.
+    Exhaustive,
+}
+
+impl Kind {
+    /// The strategy.
+    pub fn strategy(self) -> Box<dyn Strategy> {
+        match self {
+            Self::Random => Box::new(random::Random),
+            Self::Free => Box::new(free::Free),
+            Self::Insight => Box::new(insight::Insight),
+            Self::Full => Box::new(full::Full),
+            Self::Exhaustive => Box::new(exhaustive::Exhaustive),
+        }
+    }
+}
+
+/// Calls `make` until it gave `count` different proposals or none; each call sees what was taken before.
+fn distinct(
+    tried: &HashSet<Variant>,
+    count: usize,
+    mut make: impl FnMut(&HashSet<Variant>) -> Option<Proposal>,
+) -> Vec<Proposal> {
+    let (mut tried, mut proposals) = (tried.clone(), Vec::with_capacity(count));
+    while proposals.len() < count {
+        let Some(proposal) = make(&tried) else { break };
+        tried.insert(proposal.variant);
+        proposals.push(proposal);
+    }
+    proposals
+}
+
+/// The `count` proposals of a pool that promise most. Each is chosen with a confidence of its own, from plain trust in the
+/// model to high hopes, and is taken for measured before the next is chosen.
+fn promising(pool: Vec<Proposal>, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
+    use rand::RngExt;
+    const HOPES: std::ops::Range<f64> = 0.0..2.0;
+    let (mut advised, mut rest): (Vec<_>, Vec<_>) =
+        pool.into_iter().partition(|proposal| !context.insights.advises_against(&proposal.variant));
+    let mut surrogate = context.insights.surrogate.clone();
+    let mut chosen = Vec::with_capacity(count);
+    while chosen.len() < count {
+        let pool = if advised.is_empty() { &mut rest } else { &mut advised };
+        let hope = rng.random_range(HOPES);
+        let bound = |proposal: &Proposal| {
+            let expected = surrogate.predict(&proposal.variant);
+            expected.mean - hope * expected.deviation
+        };
+        let bounds: Vec<f64> = pool.iter().map(bound).collect();
+        let Some(best) = (0..pool.len()).min_by(|&a, &b| bounds[a].total_cmp(&bounds[b])) else { break };
+        let proposal = pool.swap_remove(best);
+        surrogate.believe(proposal.variant);
+        chosen.push(proposal);
+    }
+    chosen
+}

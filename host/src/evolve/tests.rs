@@ -1,0 +1,464 @@
+//! Whole runs on recorded and on scripted devices.
+
+use std::{path::Path, sync::OnceLock, time::Instant};
+
+use spec::{Family, Gene, Problem, Variant};
+
+use super::{
+    EvolveError,
+    budget::Reason,
+    claims::Finding,
+    engine::{Progress, Run, evolve},
+    journal::Journal,
+    outcome::Outcome,
+    population::elites,
+    settings::{Cases, Lab, Peer, Peers, Settings},
+    source::{Compiled, Source},
+    space::Space,
+    strategy::Kind,
+};
+use crate::{
+    cases::{Case, Distribution, Inputs},
+    device::{Correctness, Description, Device, Failure, Samples, Subject, TimingPlan, replay::Replay},
+    record::{
+        fixture,
+        sweep::{Entry, Row, Sweep},
+    },
+};
+
+/// Opens the same device again and again.
+pub(super) struct Bank<D: Device + Clone + 'static>(pub(super) D);
+
+impl<D: Device + Clone + 'static> Lab for Bank<D> {
+    fn open(&mut self) -> Result<Box<dyn Device>, Failure> {
+        Ok(Box::new(self.0.clone()))
+    }
+
+    fn peers(&mut self, _: &Problem) -> Peers {
+        let flash = Peer { name: "flash".into(), hot_us: vec![30.0; 20], cold_us: vec![], recorded: None };
+        let old = Peer { recorded: Some("1999 on a GPU".into()), name: "old".into(), ..flash.clone() };
+        Peers { peers: vec![flash, old], notes: vec![] }
+    }
+}
+
+fn record() -> &'static Sweep {
+    static RECORD: OnceLock<Sweep> = OnceLock::new();
+    RECORD.get_or_init(|| fixture::sweep(400, 0.01, 1))
+}
+
+pub(super) fn space(sweep: &Sweep) -> Space {
+    Space::listed(sweep.header.problem, sweep.header.device.limits, sweep.rows.iter().map(|(variant, _)| *variant))
+}
+
+pub(super) fn cases() -> Cases {
+    let case = Case {
+        name: "normal".into(),
+        problem: Problem::SEED,
+        inputs: Inputs { distribution: Distribution::Normal, seed: 1 },
+    };
+    Cases { gate: vec![case.clone()], suite: vec![case; 2] }
+}
+
+fn run_on(
+    device: impl Device + Clone + 'static,
+    source: &mut dyn Source,
+    space: &Space,
+    settings: &Settings,
+    journal: Option<(&Path, bool)>,
+) -> Result<Outcome, EvolveError> {
+    let mut ignore = |_: Progress<'_>| {};
+    let run =
+        Run { settings, space, source, lab: &mut Bank(device), cases: &cases(), deadline: None, progress: &mut ignore };
+    evolve(run, |header| match journal {
+        Some((path, resume)) => Ok(Journal::open(path, header, resume)?),
+        None => Ok(Journal::unkept()),
+    })
+}
+
+fn replay(settings: &Settings) -> Outcome {
+    let device = Replay::new(record());
+    run_on(device.clone(), &mut device.clone(), &space(record()), settings, None).unwrap()
+}
+
+#[test]
+fn forty_five_means_forty_five() {
+    for strategy in [Kind::Random, Kind::Free, Kind::Insight, Kind::Full, Kind::Exhaustive] {
+        let outcome = replay(&Settings { strategy, ..Settings::default() });
+        assert_eq!(outcome.budget.spent, 45, "{strategy:?}");
+        assert_eq!(outcome.trials.len(), 45);
+        let mut identities: Vec<_> = outcome.trials.iter().map(|trial| &trial.identity.sha256).collect();
+        identities.sort();
+        identities.dedup();
+        assert!(identities.len() > 40, "{strategy:?} measured the same code again");
+        let refused: u32 = outcome.budget.free.values().sum();
+        assert_eq!(refused as usize, outcome.refusals.len());
+        let winner = outcome.trial(outcome.winner).unwrap();
+        assert!(winner.suite && winner.us.is_finite());
+        assert_eq!(outcome.claims.len(), if outcome.winner == outcome.incumbent { 2 } else { 3 });
+        assert_eq!(outcome.claims.last().unwrap().finding, Finding::Context);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_another_seed_another() {
+    let settings = Settings::default();
+    let (a, b) = (replay(&settings), replay(&settings));
+    assert_eq!(a, b);
+    let c = replay(&Settings { seed: 1, ..settings });
+    let variants = |outcome: &Outcome| outcome.trials.iter().map(|trial| trial.variant).collect::<Vec<_>>();
+    assert_ne!(variants(&a), variants(&c));
+}
+
+#[test]
+fn a_run_killed_anywhere_resumes_to_the_same_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let (device, space) = (Replay::new(record()), space(record()));
+    let settings = Settings { trials: 12, ..Settings::default() };
+    let run = |resume| run_on(device.clone(), &mut device.clone(), &space, &settings, Some((&path, resume))).unwrap();
+    let whole = run(false);
+    let journal = std::fs::read(&path).unwrap();
+    for cut in (0..20).map(|i| journal.len() * i / 20 + i).chain([journal.len()]) {
+        std::fs::write(&path, &journal[..cut]).unwrap();
+        assert_eq!(run(true), whole, "cut at byte {cut}");
+        assert_eq!(std::fs::read(&path).unwrap(), journal, "cut at byte {cut}");
+    }
+}
+
+/// The error of resuming a finished run under other circumstances.
+fn refusal(change: impl Fn(&mut Sweep, &mut Settings)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let mut settings = Settings { trials: 3, ..Settings::default() };
+    let mut sweep = record().clone();
+    for resume in [false, true] {
+        let device = Replay::new(&sweep);
+        let outcome = run_on(device.clone(), &mut device.clone(), &space(&sweep), &settings, Some((&path, resume)));
+        if let Err(error) = outcome {
+            return error.to_string().replace(&path.display().to_string(), "J");
+        }
+        change(&mut sweep, &mut settings);
+    }
+    "accepted".into()
+}
+
+#[test]
+fn a_journal_is_resumed_on_its_own_gpu_space_and_settings_only() {
+    assert_eq!(refusal(|_, _| ()), "accepted");
+    let text = refusal(|sweep, _| sweep.header.device.name = "Other".into());
+    assert_eq!(
+        text,
+        "J: the journal's device is name=\"Test GPU\", this run's is name=\"Other\"; it cannot be resumed"
+    );
+    let text = refusal(|sweep, _| drop(sweep.rows.pop()));
+    assert!(text.starts_with("J: the journal's space is "), "{text}");
+    let text = refusal(|sweep, _| sweep.header.toolchain = "newer".into());
+    assert_eq!(text, "J: the journal's toolchain is test, this run's is newer; it cannot be resumed");
+    let text = refusal(|_, settings| settings.population = 3);
+    assert_eq!(text, "J: the journal's settings is population=5, this run's is population=3; it cannot be resumed");
+}
+
+/// What a scripted device does instead of replaying.
+#[derive(Clone)]
+struct Scripted {
+    replay: Replay,
+    check: fn(&Variant, Correctness) -> Result<Correctness, Failure>,
+    time: fn(&Variant, Samples) -> Result<Samples, Failure>,
+    /// Whether a fault makes every later answer a failure of the device, until it is opened again.
+    poisoned: Option<bool>,
+}
+
+impl Scripted {
+    fn new() -> Self {
+        Self {
+            replay: Replay::new(record()),
+            check: |_, passed| Ok(passed),
+            time: |_, as_it_was| Ok(as_it_was),
+            poisoned: None,
+        }
+    }
+
+    fn run(self) -> Outcome {
+        let mut source = self.replay.clone();
+        run_on(self, &mut source, &space(record()), &Settings { trials: 20, ..Settings::default() }, None).unwrap()
+    }
+
+    fn alive(&self) -> Result<(), Failure> {
+        match self.poisoned {
+            Some(true) => Err(Failure::Device("context is lost".into())),
+            _ => Ok(()),
+        }
+    }
+
+    fn remember<A>(&mut self, answer: Result<A, Failure>) -> Result<A, Failure> {
+        if let (Some(poisoned), Err(Failure::Fault(_))) = (&mut self.poisoned, &answer) {
+            *poisoned = true;
+        }
+        answer
+    }
+}
+
+impl Device for Scripted {
+    fn description(&self) -> &Description {
+        self.replay.description()
+    }
+
+    fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
+        self.alive()?;
+        let answer = self.replay.check(subject, cases).and_then(|passed| (self.check)(&subject.variant, passed));
+        self.remember(answer)
+    }
+
+    fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+        self.alive()?;
+        let samples = self.replay.time(subjects, plan)?;
+        let answer = subjects.iter().zip(samples).map(|(subject, of)| (self.time)(&subject.variant, of)).collect();
+        self.remember(answer)
+    }
+}
+
+/// A third of all variants: those that a script treats badly.
+fn bad(variant: &Variant) -> bool {
+    variant.get(Gene::ExpPoly) == Some(0) && variant.get(Gene::BlocksPerSm) != Some(1) && variant != first()
+}
+
+/// The variant that is tried first.
+fn first() -> &'static Variant {
+    static FIRST: OnceLock<Variant> = OnceLock::new();
+    FIRST.get_or_init(|| space(record()).central(Family::Mma).unwrap())
+}
+
+/// No bad variant was measured, `count` of them were refused for this reason, and the run went on to its end.
+fn assert_refused(outcome: &Outcome, reason: Reason) {
+    assert_eq!(outcome.budget.spent, 20, "{:?}", outcome.notes);
+    assert!(outcome.trials.iter().all(|trial| !bad(&trial.variant)));
+    let refused = outcome.refusals.iter().filter(|refusal| refusal.reason == reason && bad(&refusal.variant)).count();
+    assert!(refused > 0, "no candidate was refused as {reason:?}: {:?}", outcome.budget.free);
+}
+
+#[test]
+fn a_missing_correctness_is_no_pass() {
+    let unchecked =
+        |variant: &Variant, passed| Ok(if bad(variant) { Correctness { cases: 0, ..passed } } else { passed });
+    assert_refused(&Scripted { check: unchecked, ..Scripted::new() }.run(), Reason::Wrong);
+    let nan = |variant: &Variant, passed| {
+        Ok(if bad(variant) { Correctness { max_abs_error: f64::NAN, ..passed } } else { passed })
+    };
+    assert_refused(&Scripted { check: nan, ..Scripted::new() }.run(), Reason::Wrong);
+}
+
+#[test]
+fn a_time_of_zero_or_nan_never_wins() {
+    let zero = |variant: &Variant, mut samples: Samples| {
+        if bad(variant) {
+            samples.hot_us.fill(0.0);
+        }
+        Ok(samples)
+    };
+    assert_refused(&Scripted { time: zero, ..Scripted::new() }.run(), Reason::Impossible);
+    let nan = |variant: &Variant, mut samples: Samples| {
+        if bad(variant) {
+            samples.hot_us[3] = f64::NAN;
+        }
+        Ok(samples)
+    };
+    assert_refused(&Scripted { time: nan, ..Scripted::new() }.run(), Reason::Impossible);
+}
+
+#[test]
+fn a_hang_is_refused_and_the_run_goes_on() {
+    let hang =
+        |variant: &Variant, samples| if bad(variant) { Err(Failure::Hang { seconds: 5.0 }) } else { Ok(samples) };
+    assert_refused(&Scripted { time: hang, ..Scripted::new() }.run(), Reason::Hang);
+}
+
+#[test]
+fn one_bad_candidate_poisons_no_other() {
+    let fault = |variant: &Variant, passed| {
+        if bad(variant) { Err(Failure::Fault("illegal address".into())) } else { Ok(passed) }
+    };
+    let outcome = Scripted { check: fault, poisoned: Some(false), ..Scripted::new() }.run();
+    assert_refused(&outcome, Reason::Fault);
+    assert_eq!(outcome.budget.free.get(&Reason::Device), None);
+}
+
+#[test]
+fn a_device_that_stays_broken_ends_the_run_with_its_reason() {
+    let broken = |_: &Variant, _| Err(Failure::Device("no GPU any more".into()));
+    let device = Scripted { time: broken, ..Scripted::new() };
+    let mut source = device.replay.clone();
+    let error = run_on(device, &mut source, &space(record()), &Settings::default(), None).unwrap_err();
+    assert_eq!(error.to_string(), "device failed: no GPU any more");
+}
+
+/// A source that fails for some variants, and says so.
+struct Flaky(Replay);
+
+impl Source for Flaky {
+    fn toolchain(&self) -> String {
+        self.0.toolchain()
+    }
+
+    fn compile(&mut self, variants: &[Variant]) -> Vec<Result<Compiled, Failure>> {
+        let answers = variants.iter().zip(self.0.compile(variants));
+        answers.map(|(v, answer)| if bad(v) { Err(Failure::Build("error".into())) } else { answer }).collect()
+    }
+}
+
+#[test]
+fn a_failed_build_is_not_scored_with_the_code_of_another() {
+    // The device would time them all: what has no code must not reach it.
+    let device = Scripted {
+        time: |variant, samples| if bad(variant) { panic!("{variant} was timed without code") } else { Ok(samples) },
+        ..Scripted::new()
+    };
+    let mut source = Flaky(device.replay.clone());
+    let settings = Settings { trials: 20, ..Settings::default() };
+    let outcome = run_on(device, &mut source, &space(record()), &settings, None).unwrap();
+    assert_refused(&outcome, Reason::Build);
+}
+
+#[test]
+fn an_illegal_configuration_is_never_the_optimum() {
+    let space = space(record());
+    let illegal = fixture::illegal();
+    assert!(matches!(space.admit(&illegal), Err(Failure::Illegal(why)) if why.contains("rows per warp")));
+}
+
+#[test]
+fn a_spilling_kernel_is_refused_by_the_compiler_gate() {
+    let outcome = replay(&Settings { trials: 200, strategy: Kind::Random, ..Settings::default() });
+    let gated: Vec<_> = outcome.refusals.iter().filter(|refusal| refusal.reason == Reason::Gate).collect();
+    assert!(!gated.is_empty());
+    assert!(gated.iter().all(|refusal| refusal.why.contains("spills 64 B")), "{gated:?}");
+}
+
+#[test]
+fn identical_code_shares_one_measurement() {
+    let mut sweep = record().clone();
+    for (variant, row) in &mut sweep.rows {
+        // All stages compile to the same code.
+        row.sha256 = row.sha256.as_ref().map(|_| format!("{:?}", variant.get(Gene::TileQ)));
+    }
+    let device = Replay::new(&sweep);
+    let settings = Settings { trials: 30, ..Settings::default() };
+    let outcome = run_on(device.clone(), &mut device.clone(), &space(&sweep), &settings, None).unwrap();
+    let mut identities: Vec<_> = outcome.trials.iter().map(|trial| trial.identity.clone()).collect();
+    identities.dedup();
+    let distinct: std::collections::HashSet<_> = identities.iter().collect();
+    assert_eq!(distinct.len(), outcome.trials.len());
+    assert!(outcome.budget.free[&Reason::Shared] > 0);
+}
+
+#[test]
+fn an_elite_that_fails_the_whole_suite_loses_its_place_and_its_trial() {
+    // The device tells the suite by its size.
+    #[derive(Clone)]
+    struct Narrow(Replay);
+    impl Device for Narrow {
+        fn description(&self) -> &Description {
+            self.0.description()
+        }
+        fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
+            if cases.len() > 1 && bad(&subject.variant) {
+                return Err(Failure::Wrong { case: "tails".into(), reason: "O[1] was not written".into() });
+            }
+            self.0.check(subject, cases)
+        }
+        fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+            self.0.time(subjects, plan)
+        }
+    }
+    let device = Narrow(Replay::new(record()));
+    let mut source = device.0.clone();
+    let outcome = run_on(device, &mut source, &space(record()), &Settings::default(), None).unwrap();
+    assert_eq!((outcome.budget.spent, outcome.trials.len()), (45, 45));
+    let elites = outcome.elites.iter().map(|number| outcome.trial(*number).unwrap());
+    assert!(elites.clone().all(|elite| elite.suite && !bad(&elite.variant)));
+    assert!(outcome.refusals.iter().any(|refusal| refusal.why.contains("wrong on tails")));
+}
+
+#[test]
+fn a_time_limit_stops_the_run_and_its_journal_remembers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let (device, space, settings) = (Replay::new(record()), space(record()), Settings::default());
+    let run = |resume: bool, deadline: Option<Instant>| {
+        let run = Run {
+            settings: &settings,
+            space: &space,
+            source: &mut device.clone(),
+            lab: &mut Bank(device.clone()),
+            cases: &cases(),
+            deadline,
+            progress: &mut |_| (),
+        };
+        evolve(run, |header| Ok(Journal::open(&path, header, resume)?)).unwrap()
+    };
+    let stopped = run(false, Some(Instant::now()));
+    assert_eq!(stopped.budget.spent, 1);
+    assert_eq!(stopped.notes, ["stopped after 1 trials: the time was up"]);
+    assert_eq!(run(true, None), stopped);
+}
+
+#[test]
+fn shrinking_the_population_keeps_the_best() {
+    let outcome = replay(&Settings::default());
+    let large = elites(&outcome.trials, 5);
+    assert_eq!(elites(&outcome.trials, 1), large[..1]);
+    let best = outcome.trials.iter().map(|trial| trial.us).fold(f64::INFINITY, f64::min);
+    assert_eq!(outcome.trials[large[0]].us, best);
+}
+
+#[test]
+fn a_value_added_to_a_gene_keeps_earlier_measurements() {
+    // The record was made when no kernel had four stages; it still serves.
+    let old: Vec<Variant> =
+        record().rows.iter().map(|(v, _)| *v).filter(|variant| variant.get(Gene::Stages) != Some(4)).collect();
+    let sweep = fixture::from_variants(&old, 0.01, 1);
+    let device = Replay::new(&sweep);
+    let settings = Settings { trials: 10, ..Settings::default() };
+    let outcome = run_on(device.clone(), &mut device.clone(), &space(&sweep), &settings, None).unwrap();
+    assert_eq!(outcome.budget.spent, 10);
+    // A row of a variant that this program does not know (any more) is counted, not fatal.
+    let mut lines = vec![serde_json::to_string(&Entry::Header(sweep.header.clone())).unwrap()];
+    for (i, (_, row)) in sweep.rows.iter().enumerate() {
+        let variant = if i == 0 { "mma:tile_q=48".into() } else { row.variant.clone() };
+        lines.push(serde_json::to_string(&Entry::Row(Row { variant, ..row.clone() })).unwrap());
+    }
+    let read = Sweep::from_entries(Path::new("R"), &lines).unwrap();
+    assert_eq!((read.unknown, read.rows.len()), (1, sweep.rows.len() - 1));
+}
+
+#[test]
+fn formats_without_a_version_or_of_another_are_refused() {
+    let error = Sweep::from_entries(Path::new("R"), &["{\"header\":{}}".into()]).unwrap_err();
+    assert_eq!(error.to_string(), "R: line 1: the schema is null; this program reads sweep records of schema 1");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let (mut log, _) = crate::record::log::Log::open(&path).unwrap();
+    log.append("{\"schema\":99}").unwrap();
+    drop(log);
+    let device = Replay::new(record());
+    let error =
+        run_on(device.clone(), &mut device.clone(), &space(record()), &Settings::default(), Some((&path, true)));
+    let text = error.unwrap_err().to_string();
+    assert!(text.ends_with("journal of schema 99; this program reads schema 1"), "{text}");
+}
+
+#[test]
+fn reports_say_what_won_by_how_much_and_against_what() {
+    let outcome = replay(&Settings::default());
+    let winner = outcome.trial(outcome.winner).unwrap().variant.to_string();
+    let table = crate::report::terminal::table(&outcome, "report.html");
+    let page = crate::report::html::page(&outcome);
+    for text in [&table, &page] {
+        for needed in
+            [winner.as_str(), "first incumbent", "flash", "recorded 1999", "replayed from a record of Test GPU"]
+        {
+            assert!(text.contains(needed), "{needed} is missing in {text}");
+        }
+    }
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    assert!(!page.contains("NaN") && !page.contains("http"), "the page is complete in itself");
+}

@@ -1,0 +1,118 @@
+//! What is known of a candidate: where it came from and what became of it.
+
+use serde::{Deserialize, Serialize};
+use spec::{LaunchGeometry, Variant};
+
+use super::{budget::Reason, source::Facts};
+use crate::{
+    device::{Correctness, Failure},
+    measure::statistics::Interval,
+};
+
+/// How a candidate was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operator {
+    /// The middle of a family's domains.
+    Central,
+    /// Far from the others.
+    Spread,
+    /// Drawn from the whole space.
+    Draw,
+    /// The next in order.
+    Next,
+    /// One parent, changed.
+    Mutation,
+    /// Two parents, mixed.
+    Crossover,
+}
+
+/// A candidate before anything is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The candidate.
+    pub variant: Variant,
+    /// How it was made.
+    pub operator: Operator,
+    /// Numbers of the trials it was made from.
+    pub parents: Vec<usize>,
+}
+
+/// What is measured: machine-independent code and the way it is launched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Hash of the code.
+    pub sha256: String,
+    /// How it is launched.
+    pub geometry: LaunchGeometry,
+}
+
+/// A distinct, valid, measured candidate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Generation it was proposed in.
+    pub generation: u32,
+    /// The variant.
+    pub variant: Variant,
+    /// How it was made.
+    pub operator: Operator,
+    /// Trials it was made from.
+    pub parents: Vec<usize>,
+    /// What was measured.
+    pub identity: Identity,
+    /// What the assembler said.
+    pub facts: Option<Facts>,
+    /// How it did on the short gate, or on the whole suite if `suite`.
+    pub correctness: Correctness,
+    /// Whether it passed the whole suite.
+    pub suite: bool,
+    /// Ratio to the incumbent it was interleaved with, at level 0.95; 1 for the first.
+    pub ratio: Interval,
+    /// Estimated hot time in microseconds, for selection only.
+    pub us: f64,
+}
+
+/// A candidate that cost no trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Generation it was proposed in.
+    pub generation: u32,
+    /// The variant.
+    pub variant: Variant,
+    /// Why, for counting.
+    pub reason: Reason,
+    /// Why, in words.
+    pub why: String,
+}
+
+impl Refusal {
+    pub(super) fn new(generation: u32, variant: Variant, failure: &Failure) -> Self {
+        Self { generation, variant, reason: Reason::of(failure), why: failure.to_string() }
+    }
+}
+
+/// What became of a candidate, as the journal has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It was measured.
+    Trial {
+        /// Its number.
+        number: usize,
+        /// The variant.
+        variant: Variant,
+        /// Estimated microseconds.
+        us: f64,
+    },
+    /// It cost no trial.
+    Refused(Refusal),
+    /// It won.
+    Winner {
+        /// Its number.
+        number: usize,
+        /// The variant.
+        variant: Variant,
+    },
+}

@@ -1,0 +1,57 @@
+//! Inputs and references of cases, made once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{Reference, Row};
+use crate::cases::{Case, CaseError, Tensors};
+
+/// Multiplications that a case's reference may take, before only a sample of its rows is looked at: a second or so.
+const OPERATIONS: u64 = 1 << 29;
+
+/// Elements of inputs that are kept for later.
+const KEPT: usize = 1 << 27;
+
+/// A case's inputs and what should come of them.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The inputs.
+    pub tensors: Tensors,
+    /// The reference, of all rows or of a seeded sample.
+    pub reference: Reference,
+}
+
+/// The answers to the cases asked for lately.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    kept: VecDeque<(Case, Arc<Answer>)>,
+}
+
+impl Answers {
+    /// The answer to a case.
+    ///
+    /// # Errors
+    ///
+    /// The inputs cannot be made.
+    pub fn to(&mut self, case: &Case) -> Result<Arc<Answer>, CaseError> {
+        if let Some((_, answer)) = self.kept.iter().find(|(kept, _)| kept == case) {
+            return Ok(Arc::clone(answer));
+        }
+        let tensors = case.inputs.generate(&case.problem)?;
+        let rows = Row::sample(&case.problem, OPERATIONS, case.inputs.seed);
+        let reference = Reference::of(&case.problem, &tensors, &rows);
+        let answer = Arc::new(Answer { tensors, reference });
+        self.kept.push_back((case.clone(), Arc::clone(&answer)));
+        while self.kept.len() > 1 && self.kept.iter().map(|(_, answer)| answer.elements()).sum::<usize>() > KEPT {
+            self.kept.pop_front();
+        }
+        Ok(answer)
+    }
+}
+
+impl Answer {
+    fn elements(&self) -> usize {
+        let Tensors { q, k, v } = &self.tensors;
+        [q, k, v].into_iter().map(|tensor| tensor.storage.whole().len()).sum()
+    }
+}

@@ -1,0 +1,85 @@
+//! Attention in fp64, written to be read.
+
+use spec::Problem;
+
+use super::reference::Head;
+
+/// A row's results, and the scales its errors are measured by.
+pub(super) struct Exact {
+    pub(super) o: Vec<f64>,
+    pub(super) lse: f64,
+    pub(super) weight: f64,
+    pub(super) score: f64,
+}
+
+/// One row.
+pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], row: u32) -> Exact {
+    let visible = problem.visible_keys(row) as usize;
+    let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
+    let scale = f64::from(problem.softmax_scale());
+    let keys = || head.k.chunks_exact(dim_qk).take(visible);
+
+    let scores: Vec<f64> = keys().map(|k| scale * dot(q, k)).collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, nan_max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+
+    let (mut o, mut magnitudes) = (vec![0.0; dim_v], vec![0.0; dim_v]);
+    for (weight, v) in weights.iter().zip(head.v.chunks_exact(dim_v)) {
+        let weight = weight / sum;
+        for (d, v) in v.iter().enumerate() {
+            o[d] += weight * f64::from(*v);
+            magnitudes[d] += weight * f64::from(v.abs());
+        }
+    }
+    let largest_key = keys().map(|k| dot(k, k)).fold(0.0, f64::max).sqrt();
+    Exact {
+        o,
+        lse: max + sum.ln(),
+        weight: magnitudes.into_iter().fold(0.0, f64::max),
+        score: scale.abs() * dot(q, q).sqrt() * largest_key,
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// The larger; NaN if either is.
+fn nan_max(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::{Align, Dtype, Mask};
+
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        let problem = Problem { scale: Some(0.5), ..Problem::new(1, 1, 2, 8, Dtype::F16).with_seqlens(2, 3) };
+        let problem = problem.with_mask(Mask::Causal(Align::TopLeft));
+        let unit = |x: f32| [x, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let head =
+            Head { k: [unit(0.0), unit(2.0), unit(9.0)].concat(), v: [unit(1.0), unit(-3.0), unit(7.0)].concat() };
+        let first = row(&problem, &head, &unit(2.0), 0);
+        assert_eq!((first.o[0], first.o[1], first.lse), (1.0, 0.0, 0.0));
+        // Scores 0 and 2: weights 1 and e^2 over their sum.
+        let second = row(&problem, &head, &unit(2.0), 1);
+        let e2 = 2f64.exp();
+        assert!((second.o[0] - (1.0 - 3.0 * e2) / (1.0 + e2)).abs() < 1e-15);
+        assert!((second.lse - (1.0 + e2).ln()).abs() < 1e-15);
+        assert!((second.weight - (1.0 + 3.0 * e2) / (1.0 + e2)).abs() < 1e-15);
+        assert_eq!(second.score, 2.0);
+    }
+
+    #[test]
+    fn a_row_that_sees_nothing_is_zero() {
+        let problem =
+            Problem::new(1, 1, 1, 8, Dtype::F16).with_seqlens(3, 1).with_mask(Mask::Causal(Align::BottomRight));
+        let head = Head { k: vec![f32::NAN; 8], v: vec![f32::NAN; 8] };
+        let blind = row(&problem, &head, &[1.0; 8], 1);
+        assert_eq!((blind.o, blind.lse), (vec![0.0; 8], f64::NEG_INFINITY));
+    }
+}

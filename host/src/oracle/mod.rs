@@ -1,0 +1,43 @@
+//! What is right: references in fp64 and in the kernels' precision, error budgets, and the judge.
+//!
+//! # Budgets
+//!
+//! With `e(x)` the error of `x` against fp64, `ref` the same-precision reference and `u(x)` the distance between elements
+//! of the dtype at `x`, a kernel's output must satisfy, for every row `r` that is looked at,
+//!
+//! * `max_d |e(O[r,d])| <= 2 max_d |e(ref[r,d])| + u(max_d |O64[r,d]|) + 2 s[r] w[r]`,
+//! * `|e(LSE[r])| <= 2 |e(ref LSE[r])| + 2^-15 + s[r]`,
+//!
+//! and over all of them
+//!
+//! * `rms(e(O)) <= 2 rms(e(ref)) + rms_r(u(max_d |O64[r,d]|)) / 4 + rms_r(2 s[r] w[r])`.
+//!
+//! A row is held against its own reference: an error that would drown among a case's largest outputs shows in a row of
+//! small ones, such as one key of a thousand left out. The terms that do not come from the reference:
+//!
+//! * `u`: one rounding of the output more or less than the reference; on average a rounding costs `u / sqrt(12)`.
+//! * `s[r] = 2^-22 |scale| |q[r]| max_j |k[j]|`: scores are summed in fp32 in another order, and by tensor cores that cut
+//!   digits off instead of rounding. `w[r] = max_d sum_j p[j] |v[j,d]|` is what an error in the weights moves.
+//! * `2^-15`: exponentials of two are approximate, up to `3e-6` each, and all to one side.
+//!
+//! On the seed shape with normal inputs, `max |e(O)|` must also stay below [`SEED_LIMIT`]. A row that sees no key is
+//! exactly 0 with an LSE of -inf. Where fp64 gives NaN (it does for a NaN query alone), NaN is right; elsewhere it is
+//! wrong.
+
+mod answers;
+mod budget;
+mod exact;
+mod judge;
+pub mod metamorphic;
+mod outputs;
+mod reference;
+mod rounded;
+mod rows;
+
+pub use answers::{Answer, Answers};
+pub use budget::{RowBudget, SEED_LIMIT};
+pub use judge::judge;
+pub use outputs::Outputs;
+pub use reference::{Expected, Reference};
+pub use rounded::SamePrecision;
+pub use rows::Row;

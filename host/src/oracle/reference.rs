@@ -1,0 +1,97 @@
+//! What rows should be, in fp64 and in the kernels' precision.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use spec::Problem;
+
+use super::{Row, exact, rounded};
+use crate::cases::Tensors;
+
+/// Rows that a thread takes at a time: K and V of their head are decoded once for them.
+const CHUNK: usize = 64;
+
+/// What one row should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expected {
+    /// Which row.
+    pub row: Row,
+    /// O in fp64.
+    pub exact: Vec<f64>,
+    /// Natural-log LSE in fp64.
+    pub exact_lse: f64,
+    /// O by the same-precision reference.
+    pub rounded: Vec<f32>,
+    /// Natural-log LSE by the same-precision reference.
+    pub rounded_lse: f32,
+    /// `max_d sum_j p[j] |v[j,d]|`.
+    pub weight: f64,
+    /// `|scale| |q| max_j |k[j]|`, which no score exceeds.
+    pub score: f64,
+}
+
+/// What the rows of a problem that are looked at should be, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reference {
+    /// The rows.
+    pub rows: Vec<Expected>,
+}
+
+impl Reference {
+    /// The references of `rows`, which must be in order, on all processors.
+    pub fn of(problem: &Problem, tensors: &Tensors, rows: &[Row]) -> Self {
+        let chunks: Vec<&[Row]> =
+            rows.chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head)).flat_map(|head| head.chunks(CHUNK)).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = vec![];
+            while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let head = Head::of(problem, tensors, chunk[0]);
+                done.extend(chunk.iter().map(|row| head.expected(problem, tensors, *row)));
+            }
+            done
+        };
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(chunks.len());
+        let mut rows: Vec<Expected> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let joined = |worker: thread::ScopedJoinHandle<'_, Vec<Expected>>| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            workers.into_iter().flat_map(joined).collect()
+        });
+        rows.sort_unstable_by_key(|expected| expected.row);
+        Self { rows }
+    }
+}
+
+/// K and V of one head as numbers.
+pub(super) struct Head {
+    pub(super) k: Vec<f32>,
+    pub(super) v: Vec<f32>,
+}
+
+impl Head {
+    /// The K/V head that a query row reads.
+    pub(super) fn of(problem: &Problem, tensors: &Tensors, row: Row) -> Self {
+        let head = row.head / problem.heads_per_kv();
+        let rows = |tensor: &crate::cases::Tensor| {
+            (0..problem.seqlen_kv).flat_map(|key| tensor.values(row.batch, key, head)).collect()
+        };
+        Self { k: rows(&tensors.k), v: rows(&tensors.v) }
+    }
+
+    fn expected(&self, problem: &Problem, tensors: &Tensors, row: Row) -> Expected {
+        let q: Vec<f32> = tensors.q.values(row.batch, row.row, row.head).collect();
+        let exact = exact::row(problem, self, &q, row.row);
+        let rounded = rounded::row(problem, self, &q, row.row);
+        Expected {
+            row,
+            exact: exact.o,
+            exact_lse: exact.lse,
+            rounded: rounded.o,
+            rounded_lse: rounded.lse,
+            weight: exact.weight,
+            score: exact.score,
+        }
+    }
+}

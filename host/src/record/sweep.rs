@@ -1,0 +1,174 @@
+//! The record of a sweep: every variant of a declared part of the space, measured on one GPU.
+//!
+//! A [log](super::log) of a header and then rows, compressed with zstd once it is complete. Failures are rows too.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use spec::{Problem, Variant};
+
+use super::{
+    file::{self, FileError},
+    log::{self, LogError},
+};
+use crate::{
+    device::{Correctness, Description, Failure, Samples},
+    evolve::{settings::Peers, source::Facts},
+};
+
+/// Version of the record's format.
+pub const SCHEMA: u32 = 1;
+
+/// Compression level: records are written once and read often.
+const LEVEL: i32 = 19;
+
+/// What a record is of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What was asked of the variants.
+    pub problem: Problem,
+    /// The GPU they ran on.
+    pub device: Description,
+    /// What compiled them.
+    pub toolchain: String,
+    /// When the sweep began, UTC, `YYYY-MM-DD`.
+    pub date: String,
+    /// Which part of the space was measured, in words.
+    pub part: String,
+    /// Variants in that part.
+    pub planned: usize,
+    /// Variant that every batch was interleaved with.
+    pub reference: Variant,
+}
+
+/// What became of one variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The variant, as text: rows outlive changes of the space.
+    pub variant: String,
+    /// Hash of its code; none if it did not compile.
+    pub sha256: Option<String>,
+    /// What the assembler said.
+    pub facts: Option<Facts>,
+    /// Its measurement, or why there is none.
+    pub result: Result<Measurement, Failure>,
+}
+
+/// A correct variant's times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// How it did on the cases.
+    pub correctness: Correctness,
+    /// Its times.
+    pub samples: Samples,
+    /// Median hot time of the reference in the same batch, in microseconds.
+    pub reference_us: f64,
+}
+
+/// A line of a record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// The first line.
+    Header(Header),
+    /// One variant.
+    Row(Row),
+    /// An A/A test of the reference.
+    Noise {
+        /// One label.
+        a: Samples,
+        /// The other.
+        b: Samples,
+    },
+    /// What others took in the same hour on the same GPU.
+    Peers(Peers),
+}
+
+/// A record in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sweep {
+    /// What it is of.
+    pub header: Header,
+    /// Rows of variants that this program knows, with their variants.
+    pub rows: Vec<(Variant, Row)>,
+    /// Rows of variants that it does not know (any more).
+    pub unknown: usize,
+    /// The A/A tests.
+    pub noise: Vec<(Samples, Samples)>,
+    /// What others took.
+    pub peers: Peers,
+}
+
+/// Why a record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Its lines are damaged.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// It is no record of this version.
+    #[error("{path}: line {line}: {reason}; this program reads sweep records of schema {SCHEMA}")]
+    Format {
+        /// The file.
+        path: String,
+        /// Number of the line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Sweep {
+    /// Reads a compressed record.
+    pub fn read(path: &Path) -> Result<Self, RecordError> {
+        let at = FileError::at(path);
+        let bytes = std::fs::read(path).map_err(&at)?;
+        let bytes = zstd::decode_all(bytes.as_slice()).map_err(&at)?;
+        Self::from_entries(path, &log::entries(path, &bytes)?)
+    }
+
+    /// A record from its lines.
+    pub fn from_entries(path: &Path, lines: &[String]) -> Result<Self, RecordError> {
+        let fault =
+            |line: usize, reason: String| RecordError::Format { path: path.display().to_string(), line, reason };
+        let first = lines.first().ok_or_else(|| fault(1, "the record is empty".into()))?;
+        let schema: serde_json::Value = serde_json::from_str(first).map_err(|e| fault(1, e.to_string()))?;
+        let schema = &schema["header"]["schema"];
+        if *schema != SCHEMA {
+            return Err(fault(1, format!("the schema is {schema}")));
+        }
+        let mut header = None;
+        let (mut rows, mut unknown, mut noise, mut peers) = (vec![], 0, vec![], Peers::default());
+        for (i, line) in lines.iter().enumerate() {
+            match serde_json::from_str(line).map_err(|e| fault(i + 1, e.to_string()))? {
+                Entry::Header(found) => header = Some(found),
+                Entry::Row(row) => match row.variant.parse() {
+                    Ok(variant) => rows.push((variant, row)),
+                    Err(_) => unknown += 1,
+                },
+                Entry::Noise { a, b } => noise.push((a, b)),
+                Entry::Peers(found) => peers.join(found),
+            }
+        }
+        let header = header.ok_or_else(|| fault(1, "there is no header".into()))?;
+        Ok(Self { header, rows, unknown, noise, peers })
+    }
+
+    /// How a report refers to it: GPU, driver and date.
+    pub fn provenance(&self) -> String {
+        let Description { name, driver, .. } = &self.header.device;
+        format!("{} on {name}, driver {driver}", self.header.date)
+    }
+}
+
+/// Compresses a complete log to a record.
+pub fn finish(log: &Path, record: &Path) -> Result<(), RecordError> {
+    let at = FileError::at(log);
+    let bytes = std::fs::read(log).map_err(&at)?;
+    let packed = zstd::encode_all(bytes.as_slice(), LEVEL).map_err(&at)?;
+    Ok(file::write(record, &packed)?)
+}

@@ -1,0 +1,260 @@
+//! One self-contained HTML file: no script, no font, nothing fetched; readable on a phone and in the dark.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::{
+    svg::{Plot, log_ticks},
+    words,
+};
+use crate::{
+    evolve::{insight::Effect, outcome::Outcome, trial::Trial},
+    measure::statistics,
+};
+
+const STYLE: &str = include_str!("report.css");
+/// Effects shown: the clearest.
+const EFFECTS: usize = 24;
+
+/// The report's text.
+pub fn page(outcome: &Outcome) -> String {
+    let sections = [
+        headline(outcome),
+        claims(outcome),
+        section("Convergence", &convergence(outcome)),
+        section("Elites", &elites(outcome)),
+        section("What each gene is worth", &effects(outcome)),
+        section("What it learnt", &rules(outcome)),
+        section("What cost no trial", &refusals(outcome)),
+        section("All trials", &trials(outcome)),
+        section("Environment", &environment(outcome)),
+    ];
+    format!(
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>\
+         <meta name='viewport' content='width=device-width, initial-scale=1'>\
+         <title>EvoAttn: {problem}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n",
+        problem = escape(&outcome.run.problem.to_string()),
+        body = sections.concat(),
+    )
+}
+
+/// Text as HTML.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+fn section(title: &str, body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!("<section><h2>{title}</h2>{body}</section>") }
+}
+
+/// A table whose cells are HTML already.
+fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let head: String = head.iter().map(|cell| format!("<th>{cell}</th>")).collect();
+    let rows: String = rows
+        .into_iter()
+        .map(|row| format!("<tr>{}</tr>", row.iter().map(|cell| format!("<td>{cell}</td>")).collect::<String>()))
+        .collect();
+    format!("<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
+}
+
+fn headline(outcome: &Outcome) -> String {
+    let us = statistics::median(&outcome.winner_hot_us);
+    let winner = outcome.trial(outcome.winner).map(|trial| trial.variant.to_string()).unwrap_or_default();
+    let noise = &outcome.noise;
+    format!(
+        "<header><h1>{us:.2} us <small>{tflops:.1} TFLOP/s</small></h1>\
+         <p><code>{problem}</code></p><p class='genes'><code>{winner}</code></p>\
+         <p>{times}.</p>\
+         <p>Hot {hot}{cold}. Noise floor: the first incumbent against itself took {aa} times its own time; \
+         only ratios below {claimable:.3} can be claimed. Drift {drift:+.2} %.</p>\
+         <p>The winner passed {cases} cases in a fresh process; its largest error against fp64 is {error:.1e}, \
+         {used:.0} % of the budget.</p></header>",
+        tflops = words::tflops(outcome, us),
+        problem = escape(&outcome.run.problem.to_string()),
+        winner = escape(&winner),
+        times = escape(&outcome.times),
+        hot = words::times(&outcome.winner_hot_us),
+        cold = if outcome.winner_cold_us.is_empty() {
+            String::new()
+        } else {
+            format!(", with a flushed L2 {}", words::times(&outcome.winner_cold_us))
+        },
+        aa = words::interval(&noise.ratio),
+        claimable = noise.claimable(),
+        drift = 100.0 * (noise.drift - 1.0),
+        cases = outcome.correctness.cases,
+        error = outcome.correctness.max_abs_error,
+        used = 100.0 * outcome.correctness.budget_used,
+    )
+}
+
+fn claims(outcome: &Outcome) -> String {
+    let rows = outcome.claims.iter().map(|claim| {
+        let cold = claim.cold.as_ref().map(words::interval).unwrap_or_default();
+        let level = format!("{:.1} %", 100.0 * claim.level);
+        vec![escape(&claim.against), words::interval(&claim.ratio), cold, level, words::finding(claim).to_owned()]
+    });
+    let table = table(&["winner against", "ratio of times", "ratio, cold", "level", ""], rows);
+    let note = "<p>On fresh samples from a fresh process. A ratio below 1 means the winner is faster; the first \
+                incumbent was timed in turns with it, others before and after.</p>";
+    section("Claims", &format!("{table}{note}"))
+}
+
+fn convergence(outcome: &Outcome) -> String {
+    let trials = &outcome.trials;
+    let peers = outcome.peers.peers.iter().map(|peer| (peer, statistics::median(&peer.hot_us)));
+    let all: Vec<f64> = trials.iter().map(|trial| trial.us).chain(peers.clone().map(|(_, us)| us)).collect();
+    let low = all.iter().copied().fold(f64::INFINITY, f64::min) * 0.95;
+    let high = all.iter().copied().fold(0.0, f64::max) * 1.05;
+    let last = trials.len() as f64;
+    let mut plot = Plot::new([0.0, last], [low, high], true, 360.0);
+    log_ticks([low, high]).into_iter().for_each(|us| plot.tick_y(us, &format!("{us}")));
+    for number in (0..=trials.len()).step_by((trials.len() / 9).max(1)) {
+        plot.tick_x(number as f64, &number.to_string());
+    }
+    for (peer, us) in peers {
+        let recorded = peer.recorded.as_ref().map(|when| format!(" ({when})")).unwrap_or_default();
+        plot.line(&[(0.0, us), (last, us)], "peer");
+        plot.text(last, us, "end", &format!("{} {us:.2} us{recorded}", peer.name));
+    }
+    let mut best = f64::INFINITY;
+    let mut steps = Vec::new();
+    for (i, trial) in trials.iter().enumerate() {
+        if trial.us < best {
+            if best.is_finite() {
+                steps.push((i as f64 + 1.0, best));
+            }
+            best = trial.us;
+        }
+        steps.push((i as f64 + 1.0, best));
+    }
+    plot.line(&steps, "best");
+    for (i, trial) in trials.iter().enumerate() {
+        let title = format!("#{} {:.2} us {}", trial.number, trial.us, trial.variant);
+        plot.dot(i as f64 + 1.0, trial.us, trial.variant.family().name(), &title);
+    }
+    let families: String =
+        spec::Family::ALL.iter().map(|family| format!("<span class='key {family}'>{family}</span> ")).collect();
+    format!(
+        "{}<p class='keys'>{families}<span class='key best'>best so far</span> \
+         <span class='key peer'>others</span> &middot; microseconds over trials</p>",
+        plot.finish("time of each trial and the best so far")
+    )
+}
+
+fn elites(outcome: &Outcome) -> String {
+    let line = |trial: &Trial| {
+        let origin = escape(&words::origin(outcome, trial));
+        format!("#{} <b>{:.2} us</b> {origin}", trial.number, trial.us)
+    };
+    let elite = |number: &usize| {
+        let trial = outcome.trial(*number)?;
+        let mut ancestors = String::new();
+        let mut seen = vec![*number];
+        let mut parents = trial.parents.clone();
+        while let Some(number) = parents.pop() {
+            if let (false, Some(ancestor)) = (seen.contains(&number), outcome.trial(number)) {
+                seen.push(number);
+                parents.extend(&ancestor.parents);
+                let _ = write!(ancestors, "<li>{}</li>", line(ancestor));
+            }
+        }
+        let lineage = if ancestors.is_empty() {
+            String::new()
+        } else {
+            format!("<details><summary>{} ancestors</summary><ul>{ancestors}</ul></details>", seen.len() - 1)
+        };
+        let tflops = words::tflops(outcome, trial.us);
+        let genes = escape(&trial.variant.to_string());
+        Some(format!("<li>{}, {tflops:.1} TFLOP/s<br><code>{genes}</code>{lineage}</li>", line(trial)))
+    };
+    format!("<ol>{}</ol>", outcome.elites.iter().filter_map(elite).collect::<String>())
+}
+
+fn effects(outcome: &Outcome) -> String {
+    let shown: Vec<&Effect> = outcome.effects.iter().take(EFFECTS).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let low = shown.iter().map(|effect| effect.ratio.low).fold(0.95, f64::min);
+    let high = shown.iter().map(|effect| effect.ratio.high).fold(1.05, f64::max);
+    // The names take the left third of the axis.
+    let from = low - (high - low) / 2.0;
+    let mut plot = Plot::new([from, high], [0.0, shown.len() as f64], false, 44.0 + 20.0 * shown.len() as f64);
+    plot.line(&[(1.0, 0.0), (1.0, shown.len() as f64)], "one");
+    for tick in [low, 1.0, high] {
+        plot.tick_x(tick, &format!("{tick:.2}"));
+    }
+    for (i, effect) in shown.iter().enumerate() {
+        let y = (shown.len() - i) as f64 - 0.5;
+        let Effect { family, gene, value, trials, ratio } = effect;
+        let class = family.name();
+        plot.text(from, y - 0.35, "start", &format!("{family} {}={value} ({trials})", gene.name()));
+        plot.line(&[(ratio.low, y), (ratio.high, y)], class);
+        plot.dot(ratio.estimate, y, class, &words::interval(ratio));
+    }
+    format!(
+        "{}<p>Time relative to the average over the gene's domain, other genes equal, with 95 % intervals of the \
+         model the proposals came from; in brackets the trials that had the value.</p>",
+        plot.finish("effect of each gene's values")
+    )
+}
+
+fn rules(outcome: &Outcome) -> String {
+    if outcome.rules.is_empty() {
+        return String::new();
+    }
+    let rules: String = outcome.rules.iter().map(|rule| format!("<li>{}</li>", escape(&rule.text))).collect();
+    format!("<ul>{rules}</ul>")
+}
+
+fn refusals(outcome: &Outcome) -> String {
+    let mut by_reason: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for refusal in &outcome.refusals {
+        let line =
+            format!("<li><code>{}</code><br>{}</li>", escape(&refusal.variant.to_string()), escape(&refusal.why));
+        by_reason.entry(refusal.reason).or_default().push(line);
+    }
+    let details = by_reason.iter().map(|(reason, lines)| {
+        let summary = format!("{} {}", lines.len(), reason.name());
+        format!("<details><summary>{summary}</summary><ul>{}</ul></details>", lines.concat())
+    });
+    details.collect()
+}
+
+fn trials(outcome: &Outcome) -> String {
+    let rows = outcome.trials.iter().map(|trial| {
+        let registers = trial.facts.as_ref().map(|facts| facts.registers.to_string()).unwrap_or_default();
+        vec![
+            trial.number.to_string(),
+            trial.generation.to_string(),
+            format!("{:.2}", trial.us),
+            words::interval(&trial.ratio),
+            registers,
+            escape(&words::origin(outcome, trial)),
+            format!("<code>{}</code>", escape(&trial.variant.to_string())),
+        ]
+    });
+    let head = ["#", "generation", "us", "ratio to its incumbent", "registers", "made by", "variant"];
+    format!("<details><summary>{} trials</summary>{}</details>", outcome.trials.len(), table(&head, rows))
+}
+
+fn environment(outcome: &Outcome) -> String {
+    let run = &outcome.run;
+    let settings = &run.settings;
+    let fact = |name: &str, value: String| vec![name.to_owned(), escape(&value)];
+    let mut rows = vec![
+        fact("device", format!("{} ({:?})", run.device.name, run.device.kind)),
+        fact("driver", run.device.driver.clone()),
+        fact("uuid", run.device.uuid.clone()),
+        fact("compiler", run.toolchain.clone()),
+        fact("space", format!("{} variants, {}", outcome.space_size, run.space)),
+        fact("strategy", format!("{:?}, seed {}", settings.strategy, settings.seed)),
+        fact("trials", format!("{} of {}", outcome.budget.spent, outcome.budget.trials)),
+        fact(
+            "rounds",
+            format!("A/A {}, trial {}, claim {}", settings.noise_rounds, settings.rounds, settings.claim_rounds),
+        ),
+    ];
+    rows.extend(outcome.peers.notes.iter().chain(&outcome.notes).map(|note| fact("note", note.clone())));
+    table(&["", ""], rows)
+}

@@ -1,0 +1,74 @@
+//! Numbers and names as every report writes them.
+
+use spec::Variant;
+
+use crate::{
+    evolve::{
+        claims::{Claim, Finding},
+        outcome::Outcome,
+        trial::{Operator, Trial},
+    },
+    measure::statistics::{self, Interval},
+};
+
+/// `0.612 [0.605, 0.620]`, or the estimate alone where nothing bounds it.
+pub(super) fn interval(interval: &Interval) -> String {
+    let Interval { low, estimate, high } = interval;
+    if low == high { format!("{estimate:.3}") } else { format!("{estimate:.3} [{low:.3}, {high:.3}]") }
+}
+
+/// What a claim says.
+pub(super) fn finding(claim: &Claim) -> &'static str {
+    match claim.finding {
+        Finding::Faster => "faster",
+        Finding::Slower => "slower",
+        Finding::NoClaim => "no claim: not told apart from noise",
+        Finding::Context => "context only",
+    }
+}
+
+/// Median and deviation of times.
+pub(super) fn times(us: &[f64]) -> String {
+    format!("{:.2} us (sd {:.2})", statistics::median(us), statistics::deviation(us))
+}
+
+/// TFLOP/s at this time.
+pub(super) fn tflops(outcome: &Outcome, us: f64) -> f64 {
+    outcome.run.problem.flops() as f64 / us / 1e6
+}
+
+/// How a trial came to be: its operator and the genes that differ from its first parent.
+pub(super) fn origin(outcome: &Outcome, trial: &Trial) -> String {
+    let operator = match trial.operator {
+        Operator::Central => "middle of its family",
+        Operator::Spread => "far from the others",
+        Operator::Draw => "drawn",
+        Operator::Next => "next in order",
+        Operator::Mutation => "mutation",
+        Operator::Crossover => "crossover",
+    };
+    let parents: Vec<String> = trial.parents.iter().map(|number| format!("#{number}")).collect();
+    let changed = trial.parents.first().and_then(|number| outcome.trial(*number));
+    let changed = changed.map(|parent| changes(&parent.variant, &trial.variant)).unwrap_or_default();
+    [operator.to_owned(), parents.join(" x "), changed].iter().filter(|part| !part.is_empty()).fold(
+        String::new(),
+        |mut all, part| {
+            if !all.is_empty() {
+                all.push(' ');
+            }
+            all.push_str(part);
+            all
+        },
+    )
+}
+
+fn changes(from: &Variant, to: &Variant) -> String {
+    let changed: Vec<String> = to
+        .genes()
+        .filter_map(|(gene, value)| {
+            let old = from.get(gene)?;
+            (old != value).then(|| format!("{} {old}->{value}", gene.name()))
+        })
+        .collect();
+    if changed.is_empty() { String::new() } else { format!("({})", changed.join(", ")) }
+}
