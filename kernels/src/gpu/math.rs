@@ -86,6 +86,6 @@ pub fn exp2_polynomial(x: f32) -> f32 {
     let p = fma(9.570_1e-3, fraction, 5.591_786e-2);
     let p = fma(p, fraction, 2.402_474_5e-1);
     let p = fma(p, fraction, 6.931_218e-1);
-    let p = fma(p, fraction, 9.999_992_6e-1);
+    let p = fma(p, fraction, 9.999_993e-1);
     p * f32::from_bits(shifted.to_bits() << 23)
 }
