@@ -1,7 +1,7 @@
-//! Barriers among the warps of a block. Warps arrive as a whole, as aligned barriers ask for.
+//! Barriers among the warps of a block. Warps arrive as a whole, as aligned barriers ask for; those that have exited are
+//! still waited for.
 
-use crate::machine::Machine;
-use crate::machine::Outcome;
+use crate::machine::{Machine, Outcome};
 use crate::race::Release;
 use crate::warp::collective;
 use crate::{Cause, Op, WARP};

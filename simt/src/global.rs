@@ -17,15 +17,12 @@ pub fn address_of(index: usize) -> u64 {
 }
 
 /// The buffers of a launch, as kernels see them.
-pub(crate) struct GlobalMemory<'a> {
-    buffers: &'a mut [Buffer<'a>],
-}
+pub(crate) struct GlobalMemory<'a>(&'a [Buffer<'a>]);
 
 impl<'a> GlobalMemory<'a> {
-    pub(crate) fn new<'b>(buffers: &'a mut [Buffer<'b>]) -> Self {
-        // SAFETY: shortens the lifetime of borrows that nobody replaces.
-        let buffers = unsafe { core::mem::transmute::<&'a mut [Buffer<'b>], &'a mut [Buffer<'a>]>(buffers) };
-        Self { buffers }
+    /// Takes the buffers for itself: what it hands out writes to them.
+    pub(crate) fn new(buffers: &'a mut [Buffer<'_>]) -> Self {
+        Self(buffers)
     }
 
     /// Where `bytes` bytes at `address` are, if an access to them, aligned to `align`, is allowed.
@@ -33,7 +30,7 @@ impl<'a> GlobalMemory<'a> {
     fn resolve(&self, address: u64, bytes: u32, align: u32, access: Access) -> Result<*mut u8, Cause> {
         let index = (address >> OFFSET_BITS).wrapping_sub(1);
         let offset = (address & ((1 << OFFSET_BITS) - 1)) as i64 - BIAS as i64;
-        let Some(buffer) = usize::try_from(index).ok().and_then(|index| self.buffers.get(index)) else {
+        let Some(buffer) = usize::try_from(index).ok().and_then(|index| self.0.get(index)) else {
             return Err(Cause::NoBuffer { access, address, bytes });
         };
         let inside = offset >= 0 && offset as u64 + u64::from(bytes) <= buffer.bytes;

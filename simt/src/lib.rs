@@ -27,6 +27,12 @@
 //! leave poison behind and deliver at the wait that names them. Hopper's asynchronous operations fit the same way: a
 //! queue per issuing thread, delivery at the wait, and a barrier kind of its own for mbarrier phases.
 //!
+//! # What is not caught
+//!
+//! A loop that calls nothing of this crate never ends, and a thread whose stack outgrows 256 KiB takes the process with
+//! it: callers that do not trust their kernels run them in a process of their own. Races in global memory are not looked
+//! for. A kernel's panic is caught where panics unwind.
+//!
 //! # Panics
 //!
 //! The functions that a kernel calls panic outside a launch.

@@ -61,6 +61,29 @@ fn a_collective_without_an_exited_lane_is_a_fault() {
 }
 
 #[test]
+fn lanes_that_wait_in_a_circle_are_a_deadlock() {
+    // Each of three lanes waits for the next; no two wait for each other.
+    let found = cause(|lane| match lane {
+        0 => simt::ballot(0b011, true),
+        1 => simt::ballot(0b110, true),
+        2 => simt::ballot(0b101, true),
+        _ => 0,
+    });
+    let Cause::Deadlock(text) = found else { panic!("{found}") };
+    assert!(text.starts_with("lanes 0x0000000") && text.contains(" of warp 0 wait at ballot with mask 0x"), "{text}");
+}
+
+#[test]
+fn lanes_may_meet_in_a_branch_while_others_wait_beyond_it() {
+    let results = run(|lane| {
+        let inner = if lane < 16 { simt::ballot(0xffff, lane % 2 == 0) } else { 0 };
+        inner + simt::ballot(ALL, lane == 31)
+    });
+    let expected: Vec<u32> = (0..32).map(|lane| 0x8000_0000 + if lane < 16 { 0x5555 } else { 0 }).collect();
+    assert_eq!(results.unwrap(), expected);
+}
+
+#[test]
 fn a_lane_outside_its_own_mask_is_a_fault() {
     let found = cause(|lane| if lane == 4 { simt::ballot(1, true) } else { 0 });
     assert_eq!(found, Cause::NotInMask { op: Op::Ballot, mask: 1, lane: 4 });

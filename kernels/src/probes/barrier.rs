@@ -21,14 +21,14 @@ fn pass_on(args: &Args, threads: u32, rounds: u32, barrier: impl Fn()) {
     args.output(thread).store_u32(value);
 }
 
-probe!(probe_sync_block, |args| { pass_on(&args, 256, 300, sync_block) });
-probe!(probe_sync_warp, |args| { pass_on(&args, 32, 300, sync_warp) });
+probe!(probe_sync_block, |args| { pass_on(&args, 256, 90, sync_block) });
+probe!(probe_sync_warp, |args| { pass_on(&args, 32, 90, sync_warp) });
 
 // Barriers in both arms of a branch, passed a different number of times: a compiler must not merge them.
 probe!(probe_sync_group, |args| {
     if thread_index() < 128 {
-        pass_on(&args, 128, 300, || sync_group(1, 128));
+        pass_on(&args, 128, 90, || sync_group(1, 128));
     } else {
-        pass_on(&args, 128, 200, || sync_group(2, 128));
+        pass_on(&args, 128, 60, || sync_group(2, 128));
     }
 });

@@ -26,10 +26,10 @@ fn by_groups(input: &[u8], threads: usize, rounds: &[u32]) -> Vec<u8> {
 }
 
 pub(super) const PROBES: &[Probe] = &[
-    Probe::new("probe_sync_block", probe_sync_block, THREADS, input, |input| by_groups(input, 256, &[300]))
+    Probe::new("probe_sync_block", probe_sync_block, THREADS, input, |input| by_groups(input, 256, &[90]))
         .shared(4 * THREADS),
-    Probe::new("probe_sync_warp", probe_sync_warp, THREADS, input, |input| by_groups(input, 32, &[300]))
+    Probe::new("probe_sync_warp", probe_sync_warp, THREADS, input, |input| by_groups(input, 32, &[90]))
         .shared(4 * THREADS),
-    Probe::new("probe_sync_group", probe_sync_group, THREADS, input, |input| by_groups(input, 128, &[300, 200]))
+    Probe::new("probe_sync_group", probe_sync_group, THREADS, input, |input| by_groups(input, 128, &[90, 60]))
         .shared(4 * THREADS),
 ];

@@ -145,3 +145,33 @@ pub fn all() -> impl Iterator<Item = Probe> {
     .flatten()
     .copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_probe_accepts_what_was_there_before() {
+        for probe in all() {
+            let input = (probe.input)();
+            let untouched = vec![POISON; (probe.expected)(&input).len()];
+            assert!(probe.judge(&input, &untouched).is_err(), "{}", probe.name);
+            assert!(probe.judge(&input, &untouched[4..]).is_err(), "{}", probe.name);
+        }
+    }
+
+    #[test]
+    fn floats_agree_within_their_tolerance_alone() {
+        let agrees = |agreement, want: f32, got: f32| {
+            let probe = Probe::new("p", |_| (), 32, Vec::new, <[u8]>::to_vec).agreeing(agreement);
+            probe.judge(&want.to_le_bytes(), &got.to_le_bytes()).is_ok()
+        };
+        let near = Agreement::Floats { relative: 0.01, absolute: 0.1 };
+        assert!(agrees(near, 100.0, 100.9) && !agrees(near, 100.0, 101.1));
+        assert!(agrees(near, 0.0, -0.05) && !agrees(near, 0.0, 0.15));
+        assert!(agrees(near, f32::INFINITY, f32::INFINITY) && !agrees(near, f32::INFINITY, f32::MAX));
+        assert!(!agrees(near, f32::MAX, f32::INFINITY) && !agrees(near, 1.0, f32::NAN));
+        assert!(agrees(Agreement::ANY_NAN, f32::NAN, -f32::NAN) && !agrees(Agreement::ANY_NAN, 0.0, -0.0));
+        assert!(!agrees(Agreement::Bits, f32::NAN, -f32::NAN));
+    }
+}
