@@ -39,13 +39,13 @@ pub enum Illegal {
     /// The scale is not a finite number.
     #[error("the softmax scale must be finite")]
     Scale,
-    /// Rows do not start at multiples of the load width.
-    #[error("{load_bytes}-byte loads need every stride of {tensor} to be a multiple of {load_bytes} bytes")]
+    /// Rows do not start at multiples of the width of an access.
+    #[error("{access_bytes}-byte accesses need every stride of {tensor} to be a multiple of {access_bytes} bytes")]
     Alignment {
         /// Q, K, V or O.
         tensor: char,
-        /// Bytes of one load.
-        load_bytes: u32,
+        /// Bytes of one load or store.
+        access_bytes: u32,
     },
     /// Rows do not hold a whole number of loads.
     #[error("{load_bytes}-byte loads do not divide a row of {row_bytes} B")]
@@ -286,9 +286,11 @@ fn check_resources(need: &Need, threads: u32, blocks: u32, limits: &DeviceLimits
 fn check_alignment(problem: &Problem, load_bytes: u32) -> Result<(), Illegal> {
     let s = &problem.strides;
     for (tensor, Strides { batch, seq, head }) in [('Q', s.q), ('K', s.k), ('V', s.v), ('O', s.o)] {
-        let unit = i64::from(load_bytes / problem.dtype.bytes());
+        // Outputs are stored in pairs at least.
+        let access_bytes = if tensor == 'O' { load_bytes.max(4) } else { load_bytes };
+        let unit = i64::from(access_bytes / problem.dtype.bytes());
         if [batch, seq, head].into_iter().any(|stride| stride % unit != 0) {
-            return Err(Illegal::Alignment { tensor, load_bytes });
+            return Err(Illegal::Alignment { tensor, access_bytes });
         }
     }
     Ok(())
