@@ -87,10 +87,14 @@ impl Module {
             renamed(&item.text, symbol, &names, &mut text);
         }
         let (signature, body) = entry.text.split_once('{').ok_or_else(|| malformed(&entry.text, "has no body"))?;
-        renamed(signature, symbol, &names, &mut text);
-        let LaunchBounds { threads, blocks_per_sm } = bounds;
+        renamed(&with_aligned_maps(signature), symbol, &names, &mut text);
+        let LaunchBounds { threads, blocks_per_sm, cluster } = bounds;
         // Registers are shared out by these; without them setmaxnreg is ignored.
-        let _ = write!(text, ".maxntid {threads}, 1, 1\n.minnctapersm {blocks_per_sm}\n{{");
+        let _ = write!(text, ".maxntid {threads}, 1, 1\n.minnctapersm {blocks_per_sm}\n");
+        if cluster > 1 {
+            let _ = write!(text, ".explicitcluster\n.reqnctapercluster {cluster}, 1, 1\n");
+        }
+        text.push('{');
         renamed(body, symbol, &names, &mut text);
         Ok(text)
     }
@@ -130,6 +134,13 @@ impl Item {
             None => Err(malformed(&text, "declares no name")),
         }
     }
+}
+
+/// Tensor maps, the second argument, must lie at a multiple of 64 bytes; the code generator takes no argument that says so.
+fn with_aligned_maps(signature: &str) -> String {
+    let align =
+        |line: &str| if line.contains("_param_1[") { line.replace(".align 8 ", ".align 64 ") } else { line.into() };
+    signature.split_inclusive('\n').map(align).collect()
 }
 
 fn without_comment(line: &str) -> &str {
@@ -200,7 +211,7 @@ fn malformed(item: &str, reason: &str) -> String {
 mod tests {
     use super::*;
 
-    const BOUNDS: LaunchBounds = LaunchBounds { threads: 128, blocks_per_sm: 2 };
+    const BOUNDS: LaunchBounds = LaunchBounds { threads: 128, blocks_per_sm: 2, cluster: 1 };
 
     fn batch(first: &str, hash: &str, body: &str) -> String {
         format!(
