@@ -35,7 +35,7 @@ impl Launch {
         // Registers are shared out by the first two; without them setmaxnreg is ignored.
         let bounds = format!(".maxntid {threads}, 1, 1\n.minnctapersm {blocks_per_sm}\n");
         // An ordinary launch then starts clusters of this size.
-        if cluster > 1 { bounds + &format!(".reqnctapercluster {cluster}, 1, 1\n") } else { bounds }
+        if cluster > 1 { bounds + &format!(".explicitcluster\n.reqnctapercluster {cluster}, 1, 1\n") } else { bounds }
     }
 
     /// The signature with its tensor maps aligned as TMA needs them; rustc refuses arguments of that alignment.
@@ -331,6 +331,7 @@ mov.b64 %rd1, wgmma_a_param_1;
 )
 .maxntid 128, 1, 1
 .minnctapersm 2
+.explicitcluster
 .reqnctapercluster 4, 1, 1
 {
 mov.b64 %rd1, attention_param_1;
