@@ -14,8 +14,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use spec::Problem;
 
 type Outcome = Result<(), Failed>;
+type Test = fn(&Gpu) -> Outcome;
 
-const TESTS: &[(&str, fn(&Gpu) -> Outcome)] = &[
+const TESTS: &[(&str, Test)] = &[
     ("limits_are_plausible", limits_are_plausible),
     ("buffers_hold_what_they_are_given", buffers_hold_what_they_are_given),
     ("copies_beyond_a_buffer_are_refused", copies_beyond_a_buffer_are_refused),
@@ -31,7 +32,7 @@ const TESTS: &[(&str, fn(&Gpu) -> Outcome)] = &[
 
 fn main() {
     let gpu = Gpu::open(0);
-    let trial = |(name, test): &(&str, fn(&Gpu) -> Outcome)| match gpu.clone() {
+    let trial = |(name, test): &(&str, Test)| match gpu.clone() {
         Ok(gpu) => {
             let test = *test;
             Trial::test(*name, move || test(&gpu))

@@ -36,7 +36,8 @@ for line in sys.stdin:
     message = json.loads(line)
     if message.get("reason") == "compiler-artifact" and message.get("executable"):
         target = message["target"]
-        print(target["kind"][0] + "-" + target["name"], message["executable"])'
+        kind = "lib-" if "lib" in target["kind"] else ""
+        print(kind + target["name"], message["executable"])'
 }
 
 collect() {
@@ -49,7 +50,7 @@ collect() {
 
 collect "" build --release -p host
 collect test- test --release --no-run -p host
-collect bench- bench --no-run -p benches
+collect bench- bench --no-run -p benches --bench attention
 
 for problem in "${problems[@]}"; do
     cargo xtask build-ptx --sm "$sm" --space "$problem" "${sample[@]}" --store "$carry/store"

@@ -29,7 +29,7 @@ run() {
     "$@" >"$out/$name.log" 2>&1
     status=$?
     ((status == 0)) || failed=1
-    printf '%-40s exit %3d  %4d s  %s\n' "$name" "$status" $((SECONDS - began)) "$(tail -n1 "$out/$name.log")" |
+    printf '%-40s exit %3d  %4d s  %s\n' "$name" "$status" $((SECONDS - began)) "$(grep . "$out/$name.log" | tail -n1)" |
         tee -a "$out/summary.txt"
 }
 

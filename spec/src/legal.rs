@@ -1,7 +1,7 @@
 //! The only place that decides whether a variant fits a problem and a GPU.
 
 use crate::layout::{MmaLayout, TiledLayout, WgmmaLayout, WgmmaSplitLayout};
-use crate::{AttentionArgs, DeviceLimits, Family, Gene, MapBoxes, Problem, Sm, Strides, Variant};
+use crate::{AttentionArgs, DeviceLimits, Family, Gene, MapBoxes, Problem, Sm, Variant};
 
 /// Why a variant cannot run a problem on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,13 +39,26 @@ pub enum Illegal {
     /// The scale is not a finite number.
     #[error("the softmax scale must be finite")]
     Scale,
-    /// Rows do not start at multiples of the load width.
-    #[error("{load_bytes}-byte loads need every stride of {tensor} to be a multiple of {load_bytes} bytes")]
+    /// Rows do not start at multiples of the width of an access.
+    #[error("{access_bytes}-byte accesses need every stride of {tensor} to be a multiple of {access_bytes} bytes")]
     Alignment {
         /// Q, K, V or O.
         tensor: char,
-        /// Bytes of one load.
-        load_bytes: u32,
+        /// Bytes of one load or store.
+        access_bytes: u32,
+    },
+    /// The copy engine cannot walk a tensor so.
+    #[error(
+        "the {dimension} stride of {tensor} is {bytes} B; the copy engine takes multiples of 16 from 16 to {} B",
+        MAX_COPY_STRIDE
+    )]
+    CopyStride {
+        /// Q, K or V.
+        tensor: char,
+        /// `batch`, `seq` or `head`.
+        dimension: &'static str,
+        /// The stride in bytes.
+        bytes: i64,
     },
     /// Rows do not hold a whole number of loads.
     #[error("{load_bytes}-byte loads do not divide a row of {row_bytes} B")]
@@ -144,6 +157,8 @@ pub const MAX_SEQLEN: u32 = 1 << 29;
 /// The diagonal of a mask that hides nothing.
 pub const FULL_DIAGONAL: i32 = 1 << 30;
 const MAX_THREADS: u32 = 1024;
+/// Strides of a tensor map have 40 bits, the last four of them zero.
+const MAX_COPY_STRIDE: i64 = (1 << 40) - 16;
 /// Registers of a thread at most, less what addresses, loop state and fragments in flight take in the families here.
 const REGISTERS_FOR_TILES: u32 = 255 - 55;
 
@@ -283,12 +298,48 @@ fn check_resources(need: &Need, threads: u32, blocks: u32, limits: &DeviceLimits
     Ok(())
 }
 
+/// From one element of a dimension to the next, in elements.
+struct Step {
+    tensor: char,
+    dimension: &'static str,
+    stride: i64,
+}
+
+/// The steps along the dimensions of Q, K, V and O. Nobody steps along a dimension of one element, and tensor libraries
+/// leave anything as its stride.
+fn steps(problem: &Problem) -> impl Iterator<Item = Step> + use<> {
+    let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, strides, .. } = *problem;
+    let tensors = [
+        ('Q', seqlen_q, heads_q, strides.q),
+        ('K', seqlen_kv, heads_kv, strides.k),
+        ('V', seqlen_kv, heads_kv, strides.v),
+        ('O', seqlen_q, heads_q, strides.o),
+    ];
+    tensors.into_iter().flat_map(move |(tensor, seqlen, heads, s)| {
+        [("batch", batch, s.batch), ("seq", seqlen, s.seq), ("head", heads, s.head)]
+            .into_iter()
+            .filter(|(_, extent, _)| *extent > 1)
+            .map(move |(dimension, _, stride)| Step { tensor, dimension, stride })
+    })
+}
+
 fn check_alignment(problem: &Problem, load_bytes: u32) -> Result<(), Illegal> {
-    let s = &problem.strides;
-    for (tensor, Strides { batch, seq, head }) in [('Q', s.q), ('K', s.k), ('V', s.v), ('O', s.o)] {
-        let unit = i64::from(load_bytes / problem.dtype.bytes());
-        if [batch, seq, head].into_iter().any(|stride| stride % unit != 0) {
-            return Err(Illegal::Alignment { tensor, load_bytes });
+    for Step { tensor, stride, .. } in steps(problem) {
+        // Outputs are stored in pairs at least.
+        let access_bytes = if tensor == 'O' { load_bytes.max(4) } else { load_bytes };
+        if stride % i64::from(access_bytes / problem.dtype.bytes()) != 0 {
+            return Err(Illegal::Alignment { tensor, access_bytes });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the copy engine can walk Q, K and V. It knows no stride of 0, by which dimensions are expanded.
+fn check_copy_strides(problem: &Problem) -> Result<(), Illegal> {
+    for Step { tensor, dimension, stride } in steps(problem).filter(|step| step.tensor != 'O') {
+        let bytes = stride.saturating_mul(problem.dtype.bytes().into());
+        if bytes % 16 != 0 || !(1..=MAX_COPY_STRIDE).contains(&bytes) {
+            return Err(Illegal::CopyStride { tensor, dimension, bytes });
         }
     }
     Ok(())
@@ -359,6 +410,7 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     let stages = variant.value(Gene::Stages);
     let (overlap, ping_pong) = (variant.value(Gene::Overlap), variant.value(Gene::PingPong));
     check_alignment(problem, crate::layout::CHUNK)?;
+    check_copy_strides(problem)?;
     let (qk, v) = (problem.head_dim_qk, problem.head_dim_v);
     if ![64, 96, 128, 192].contains(&v) {
         return Err(Illegal::Width { family: Family::Wgmma, head_dim_v: v });
@@ -427,6 +479,34 @@ mod tests {
         assert_eq!(refusal.to_string(), "head_dim_qk is 65; multiples of 8 from 8 to 256 are allowed");
         let heads = Problem::SEED.with_heads_kv(3);
         assert_eq!(legal(&heads, &big, &DeviceLimits::H100), Err(Illegal::Heads { heads_q: 8, heads_kv: 3 }));
+    }
+
+    const WGMMA: &str = "wgmma:tile_q=128,tile_kv=128,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=1,ping_pong=1,\
+                         lazy_rescale=0,block_order=0";
+
+    #[test]
+    fn the_copy_engine_expands_no_dimension() {
+        let mut expanded = Problem { batch: 2, ..Problem::SEED };
+        expanded.strides.k.head = 0;
+        let refusal = legal(&expanded, &variant(WGMMA), &DeviceLimits::H100).unwrap_err();
+        let expected = "the head stride of K is 0 B; the copy engine takes multiples of 16 from 16 to 1099511627760 B";
+        assert_eq!(refusal.to_string(), expected);
+        expanded.strides.k.head = 1 << 39;
+        assert!(legal(&expanded, &variant(WGMMA), &DeviceLimits::H100).is_err());
+        assert!(legal(&expanded, &variant(MMA), &DeviceLimits::H100).is_ok());
+    }
+
+    #[test]
+    fn strides_of_one_element_do_not_matter() {
+        let mut one = Problem::SEED;
+        for stride in [0, 1, -3, i64::MAX] {
+            (one.strides.q.batch, one.strides.v.batch, one.strides.o.batch) = (stride, stride, stride);
+            for text in [MMA, WGMMA] {
+                assert!(legal(&one, &variant(text), &DeviceLimits::H100).is_ok(), "{stride}");
+            }
+        }
+        one.batch = 2;
+        assert!(legal(&one, &variant(MMA), &DeviceLimits::H100).is_err());
     }
 
     #[test]

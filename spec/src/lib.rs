@@ -3,12 +3,14 @@
 //! * [`Problem`] says *what* is asked: shapes, strides, dtype, mask.
 //! * [`Variant`] says *how*: a kernel [`Family`] and a value for each of its genes.
 //! * [`legal()`] is the only place that decides whether the two fit a GPU, and with which launch geometry.
+//! * [`defaults()`] names the variants to take where nobody has searched.
 //! * [`AttentionArgs`] is what every attention kernel receives.
 //!
 //! `no_std` and without allocation, so that the kernels can use it as it is.
 #![no_std]
 
 mod args;
+mod defaults;
 mod device;
 mod dtype;
 mod family;
@@ -22,6 +24,7 @@ mod problem;
 mod variant;
 
 pub use args::{AttentionArgs, BlockOrder, MapBoxes, Strides, TensorMaps};
+pub use defaults::defaults;
 pub use device::{DeviceLimits, Sm};
 pub use dtype::Dtype;
 pub use family::Family;

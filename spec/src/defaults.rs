@@ -1,0 +1,150 @@
+//! Variants to take where nobody has measured which is the fastest.
+
+use crate::{Align, BlockOrder, DeviceLimits, Family, Gene, Mask, Problem, Variant, legal};
+
+/// Query rows below which a block of the `wgmma` family would be mostly empty.
+const WGMMA_ROWS: u32 = 64;
+
+/// Variants that can run the problem on the GPU, the one that should be fastest first. None if no variant can.
+///
+/// The last one is always of the most portable family; it fits whatever any variant fits.
+pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item = Variant> + use<> {
+    let tiles =
+        u64::from(problem.seqlen_q.div_ceil(WGMMA_ROWS)) * u64::from(problem.batch) * u64::from(problem.heads_q);
+    // One block for each query tile leaves multiprocessors idle, or rows of tiles empty: share the keys out instead.
+    let short = problem.seqlen_q < WGMMA_ROWS || tiles < u64::from(limits.multiprocessors);
+    let first = if short {
+        [mma_split(problem, 128, 1), mma_split(problem, 64, 2), mma_split(problem, 64, 1)]
+    } else {
+        [wgmma(problem), None, None]
+    };
+    let [a, b, c] = first;
+    // The smallest tiles of the most portable family fit every GPU and any strides.
+    let candidates = [a, b, c, mma(64), mma(32), Some(Variant::smallest(Family::Tiled))];
+    let (problem, limits) = (*problem, *limits);
+    let order = order(&problem);
+    candidates
+        .into_iter()
+        .flatten()
+        .filter_map(move |variant| variant.with(Gene::BlockOrder, order as u16))
+        .filter(move |variant| legal(&problem, variant, &limits).is_ok())
+}
+
+/// The variant with these values, its other genes at their smallest.
+fn variant(family: Family, genes: &[(Gene, u16)]) -> Option<Variant> {
+    genes.iter().try_fold(Variant::smallest(family), |variant, (gene, value)| variant.with(*gene, *value))
+}
+
+/// As few and as large tiles as registers and shared memory hold. Two consumers take turns where their scores are wide
+/// enough to cover a softmax; at a head_dim of 64 a third consumer does more.
+fn wgmma(problem: &Problem) -> Option<Variant> {
+    let (tile_q, tile_kv, ping_pong) = match problem.head_dim_qk.max(problem.head_dim_v) {
+        ..=64 => (192, 128, 0),
+        65..=96 => (128, 128, 0),
+        97..=128 => (128, 128, 1),
+        _ => (128, 112, 0),
+    };
+    let genes = [
+        (Gene::TileQ, tile_q),
+        (Gene::TileKv, tile_kv),
+        (Gene::Stages, 2),
+        (Gene::Overlap, 1),
+        (Gene::PingPong, ping_pong),
+    ];
+    variant(Family::Wgmma, &genes)
+}
+
+/// Four groups of warps that share the keys of a few query rows.
+fn mma_split(problem: &Problem, tile_kv: u16, stages: u16) -> Option<Variant> {
+    let tile_q = if problem.seqlen_q <= 16 { 16 } else { 32 };
+    // Permuted rows leave more shared memory than padded ones, where there are enough chunks to permute.
+    let permuted = problem.head_dim_qk.is_multiple_of(64) && problem.head_dim_v.is_multiple_of(64);
+    let genes = [
+        (Gene::TileQ, tile_q),
+        (Gene::TileKv, tile_kv),
+        (Gene::Warps, tile_q / 16 * 4),
+        (Gene::KvSplit, 4),
+        (Gene::Stages, stages),
+        (Gene::SharedPad, u16::from(!permuted)),
+    ];
+    variant(Family::Mma, &genes)
+}
+
+fn mma(tile_kv: u16) -> Option<Variant> {
+    let genes = [
+        (Gene::TileQ, 64),
+        (Gene::TileKv, tile_kv),
+        (Gene::Warps, 4),
+        (Gene::Stages, 2),
+        // Rows of every head_dim can be padded; they cannot all be permuted.
+        (Gene::SharedPad, 1),
+    ];
+    variant(Family::Mma, &genes)
+}
+
+const fn order(problem: &Problem) -> BlockOrder {
+    match problem.mask {
+        Mask::Full => BlockOrder::TilesFirst,
+        Mask::Causal(Align::TopLeft | Align::BottomRight) => BlockOrder::LongestFirst,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use crate::{Dtype, Sm};
+
+    fn first(problem: &Problem, sm: Sm) -> Option<Variant> {
+        defaults(problem, &DeviceLimits::of(sm)).next()
+    }
+
+    #[test]
+    fn every_head_dim_has_tensor_cores_on_every_gpu() {
+        for sm in Sm::ALL {
+            for head_dim in (8..=256).step_by(8) {
+                for seqlen in [1, 128, 8192] {
+                    let problem = Problem::new(1, 8, seqlen, head_dim, Dtype::F16);
+                    let family = first(&problem, sm).map(|variant| variant.family());
+                    assert!(matches!(family, Some(Family::Mma | Family::Wgmma)), "{problem} on {sm}: {family:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hopper_has_its_own_family_for_what_fills_it() {
+        for (qk, v) in [(64, 64), (96, 96), (128, 128), (192, 128), (192, 192)] {
+            let long =
+                Problem { head_dim_qk: qk, head_dim_v: v, ..Problem::new(1, 16, 8192, qk, Dtype::Bf16) }.in_bshd();
+            assert_eq!(first(&long, Sm::Sm90a).map(|variant| variant.family()), Some(Family::Wgmma), "{long}");
+            assert_eq!(first(&long, Sm::Sm80).map(|variant| variant.family()), Some(Family::Mma), "{long}");
+        }
+    }
+
+    #[test]
+    fn keys_are_shared_out_where_queries_are_few() {
+        for problem in [Problem::SEED, Problem::new(64, 32, 1024, 128, Dtype::F16).with_seqlens(1, 1024)] {
+            for sm in [Sm::Sm80, Sm::Sm90a] {
+                let variant = first(&problem, sm).unwrap();
+                assert_eq!((variant.family(), variant.get(Gene::KvSplit)), (Family::Mma, Some(4)), "{problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn odd_strides_leave_narrow_loads() {
+        let mut problem = Problem::SEED;
+        problem.strides.k.seq += 1;
+        let families: std::vec::Vec<_> = defaults(&problem, &DeviceLimits::H100).map(|v| v.family()).collect();
+        assert_eq!(families, [Family::Tiled]);
+    }
+
+    #[test]
+    fn expanded_tensors_do_without_the_copy_engine() {
+        let mut problem = Problem::new(1, 16, 8192, 128, Dtype::F16);
+        problem.strides.v.head = 0;
+        assert_eq!(first(&problem, Sm::Sm90a).map(|variant| variant.family()), Some(Family::Mma));
+    }
+}
