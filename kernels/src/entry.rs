@@ -143,7 +143,7 @@ macro_rules! export {
         ) {
             // SAFETY: the caller's promise.
             unsafe {
-                $crate::simt::export(request, report, |(args, maps): ($crate::AttentionArgs, $crate::TensorMaps)| {
+                $crate::simt::export(request, report, |$crate::MappedArgs { args, maps }| {
                     let ($args, $maps) = (&args, $crate::gpu::TensorMap::three_of(&maps));
                     $body;
                 });

@@ -104,7 +104,17 @@ pub struct MapBoxes {
 ///
 /// Each is 128 bytes. For a GPU its driver encodes them; they must lie at a multiple of 64 bytes, which the type cannot say,
 /// since the code generator takes no argument aligned above 16 bytes: the PTX is patched instead. For the CPU machine they
-/// are [`PlainMap`]s.
+/// are [`PlainMap`](crate::PlainMap)s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TensorMaps(pub [[u64; 16]; 3]);
+
+/// Both arguments of a kernel that uses the copy engine, as the CPU machine passes them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct MappedArgs {
+    /// The first.
+    pub args: AttentionArgs,
+    /// The second, of [`PlainMap`](crate::PlainMap)s.
+    pub maps: TensorMaps,
+}

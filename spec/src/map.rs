@@ -12,7 +12,7 @@ pub struct PlainMap {
     pub address: u64,
     /// Columns, rows, heads, batch entries.
     pub extents: [u32; 4],
-    /// Bytes from one row, head and batch entry to the next.
+    /// Bytes from one row, head and batch entry to the next, multiples of 16.
     pub strides: [u64; 3],
     /// Rows of a box.
     pub box_rows: u32,
@@ -24,11 +24,11 @@ impl PlainMap {
         let boxes = geometry.boxes?;
         let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, head_dim_v, .. } = *problem;
         let element = u64::from(problem.dtype.bytes());
-        let map = |address, columns, rows, heads, strides: &Strides, box_rows| Self {
-            address,
-            extents: [columns, rows, heads, batch],
-            strides: [strides.seq, strides.head, strides.batch].map(|stride| stride.unsigned_abs() * element),
-            box_rows,
+        let map = |address, columns, rows, heads, strides: &Strides, box_rows| {
+            let outer = [(rows, strides.seq), (heads, strides.head), (batch, strides.batch)];
+            // Nobody steps along a dimension of one element: its stride may be anything, but a map's may not.
+            let step = |(extent, stride): (u32, i64)| if extent > 1 { stride.unsigned_abs() * element } else { 16 };
+            Self { address, extents: [columns, rows, heads, batch], strides: outer.map(step), box_rows }
         };
         let strides = &problem.strides;
         Some([
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(maps.map(|map| map.address), [16, 32, 48]);
         assert_eq!(maps[0].extents, [64, 100, 8, 1]);
         assert_eq!(maps[1].extents, [64, 70, 2, 1]);
-        assert_eq!(maps[1].strides, [256, 128, 17920]);
+        assert_eq!(maps[1].strides, [256, 128, 16]);
         assert_eq!(maps[2].box_rows, geometry.boxes.unwrap().kv);
         assert_eq!(maps.map(|map| PlainMap::from_words(&map.to_words())), maps);
         let none = legal(&problem, &Variant::smallest(Family::Tiled), &DeviceLimits::H100);
