@@ -10,6 +10,7 @@
 //!
 //! Clocks go on from block to block: whatever a former block left in the tables is then known to everyone.
 
+use crate::shared::CHUNK;
 use crate::{Access, Actor, Cause, Launch, WARP};
 
 const LANES: usize = WARP as usize;
@@ -111,9 +112,10 @@ pub(crate) struct Races {
     agents: Agent,
     /// The [`Event`] of the last store, by byte. Numbers, so that tables of untouched memory cost nothing.
     stores: Vec<u64>,
-    /// The [`Event`]s of the last loads, by warp or warpgroup and then by byte. Of a warp's loads at different clocks the
-    /// later stay.
+    /// The [`Event`]s of the last loads, by warp and then by byte. Of loads at different clocks the later stay.
     loads: Vec<Vec<u64>>,
+    /// The [`Event`]s of the last reads by products, by warpgroup and then by chunk.
+    reads: Vec<Vec<u64>>,
     /// By thread: the clock up to which its stores are visible to copies and products.
     fenced: Vec<u32>,
 }
@@ -121,16 +123,16 @@ pub(crate) struct Races {
 impl Races {
     pub(crate) fn new(launch: &Launch<'_>, pitch: u32) -> Self {
         let bytes = (pitch * launch.cluster) as usize;
-        let agents = launch.warps() + launch.warpgroups();
         Self {
             threads: launch.threads,
             pitch,
             clocks: (0..launch.warps()).map(|_| Clocks::default()).collect(),
             past: 0,
             latest: 0,
-            agents,
+            agents: 0,
             stores: vec![0; bytes],
-            loads: (0..agents).map(|_| vec![0; bytes]).collect(),
+            loads: (0..launch.warps()).map(|_| vec![0; bytes]).collect(),
+            reads: (0..launch.warpgroups()).map(|_| vec![0; bytes / CHUNK]).collect(),
             fenced: vec![0; (launch.threads * launch.cluster) as usize],
         }
     }
@@ -141,7 +143,7 @@ impl Races {
         for warp in &mut self.clocks {
             *warp = Clocks { now: self.past + 1, ..Clocks::default() };
         }
-        self.agents = self.loads.len() as Agent;
+        self.agents = (self.loads.len() + self.reads.len()) as Agent;
     }
 
     /// The agent of one more mbarrier.
@@ -151,7 +153,7 @@ impl Races {
     }
 
     /// The agent of a warpgroup's products.
-    pub(crate) fn products_of(&self, warpgroup: u32) -> Agent {
+    fn products_of(&self, warpgroup: u32) -> Agent {
         self.clocks.len() as Agent + warpgroup
     }
 
@@ -186,7 +188,7 @@ impl Races {
 
     fn actor(&self, thread: u32, other: u32) -> Actor {
         let agent = other / WARP;
-        if agent >= self.loads.len() as Agent {
+        if agent >= (self.loads.len() + self.reads.len()) as Agent {
             Actor::Copy
         } else if agent >= self.clocks.len() as Agent {
             Actor::Products
@@ -251,6 +253,14 @@ impl Races {
                 }
             }
         }
+        let chunks = at as usize / CHUNK..=(at + bytes - 1) as usize / CHUNK;
+        for (warpgroup, reads) in (0..).zip(&self.reads) {
+            let agent = self.products_of(warpgroup);
+            let known = clocks.others[lane].of_agent(agent).max(self.past);
+            if reads[chunks.clone()].iter().any(|&read| Event(read).clock() > known) {
+                return Err(self.race(thread, Access::Store, at, Access::Load, agent * WARP));
+            }
+        }
         self.stores[at as usize..][..bytes as usize].fill(Event::new(clocks.now, thread).0);
         Ok(())
     }
@@ -261,11 +271,10 @@ impl Races {
         self.stores[at as usize..][..bytes as usize].fill(event.0);
     }
 
-    /// Whether all lanes of a warp may let products read what is there.
-    pub(crate) fn offer(&self, warp: u32, at: u32, bytes: u32) -> Result<(), Cause> {
-        let mut last = u64::MAX;
+    /// Whether all lanes of a warp may let products read what is there. `last` is the last store that it found they may.
+    pub(crate) fn offer(&self, warp: u32, at: u32, bytes: u32, last: &mut u64) -> Result<(), Cause> {
         for (at, &store) in (at..).zip(&self.stores[at as usize..][..bytes as usize]) {
-            if store != last {
+            if store != *last {
                 let (who, clock) = (Event(store).who(), Event(store).clock());
                 for thread in warp * WARP..(warp + 1) * WARP {
                     if !self.knows(thread, who, clock) {
@@ -275,16 +284,16 @@ impl Races {
                 if clock > self.past && self.fenced.get(who as usize).is_some_and(|&fenced| clock > fenced) {
                     return Err(Cause::Unfenced { address: at % self.pitch, by: self.actor(warp * WARP, who) });
                 }
+                *last = store;
             }
-            last = store;
         }
         Ok(())
     }
 
-    /// Products of a warpgroup's group number `group` (from 1) have read.
-    pub(crate) fn multiplied(&mut self, agent: Agent, group: u32, at: u32, bytes: u32) {
+    /// Products of a warpgroup's group number `group` (from 1) have read the chunk there.
+    pub(crate) fn multiplied(&mut self, warpgroup: u32, group: u32, at: u32) {
         let event = Event::new(self.clock_of(group), 1);
-        self.loads[agent as usize][at as usize..][..bytes as usize].fill(event.0);
+        self.reads[warpgroup as usize][at as usize / CHUNK] = event.0;
     }
 
     /// What `thread` stored so far becomes visible to copies and products.
@@ -362,8 +371,8 @@ impl Races {
     }
 
     /// A warp has waited for the groups of products up to number `group`.
-    pub(crate) fn acquire_products(&mut self, warp: usize, agent: Agent, group: u32) {
-        let clock = self.clock_of(group);
+    pub(crate) fn acquire_products(&mut self, warp: usize, warpgroup: u32, group: u32) {
+        let (agent, clock) = (self.products_of(warpgroup), self.clock_of(group));
         self.clocks[warp].others.iter_mut().for_each(|others| others.learn_agent(agent, clock));
     }
 }

@@ -10,7 +10,7 @@ const POISON: u8 = 0xff;
 const GRAIN: usize = 4;
 
 /// Bytes that products read at a time, and so the grain at which their operands are known.
-const CHUNK: usize = 16;
+pub(crate) const CHUNK: usize = 16;
 
 /// Where each block's shared memory starts is a multiple of this, as permuted tiles need it.
 const ALIGN: u32 = 1024;
@@ -196,13 +196,14 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// A warp issues a product that will read the chunk at `address`; the first warp to do so holds it.
-    pub(crate) fn offer_chunk(&mut self, warp: u32, address: u32, hold: bool) -> Outcome<()> {
+    /// A warp issues a product that will read the chunk at `address`; the first warp to do so holds it. `last` is for
+    /// [`crate::race::Races::offer`].
+    pub(crate) fn offer_chunk(&mut self, warp: u32, address: u32, hold: bool, last: &mut u64) -> Outcome<()> {
         let (base, bytes) = (self.base, CHUNK as u32);
         let checked = self.shared.check(address, bytes, bytes, Access::Load).and_then(|()| match &self.races {
             Some(races) => {
                 self.shared.check_flight(base, address, bytes, Access::Load)?;
-                races.offer(warp, base + address, bytes)
+                races.offer(warp, base + address, bytes, last)
             }
             None => Ok(()),
         });

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use crate::machine::{Machine, Outcome, enter};
 use crate::matrix::split;
-use crate::shared::permute;
+use crate::shared::{CHUNK, permute};
 use crate::warp::collective;
 use crate::{Cause, MmaKind, Op, WARP};
 
@@ -21,8 +21,6 @@ const ROWS: usize = 64;
 const COLUMNS: usize = 256;
 /// Depth of a product.
 const DEPTH: usize = 16;
-/// Bytes of eight elements.
-const CHUNK: u32 = 16;
 
 /// A warp's `a` in registers.
 type Registers = [[u32; 4]; WARP as usize];
@@ -60,15 +58,15 @@ pub struct Product {
 /// An accumulator that the machine keeps while products may be under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accumulator {
-    slot: u32,
+    slot: u8,
     /// Blocks of eight columns.
-    blocks: u32,
+    blocks: u8,
 }
 
 impl Accumulator {
     /// Its columns.
     pub const fn columns(self) -> u32 {
-        self.blocks * 8
+        self.blocks as u32 * 8
     }
 }
 
@@ -147,12 +145,14 @@ impl Operand {
 
     /// Eight elements along the depth, from 8 `part` on, of row (or column) `index`.
     fn along_depth(self, index: u32, part: u32) -> u32 {
-        permute(self.start + index / 8 * self.stride + index % 8 * 128 + part * CHUNK)
+        permute(self.start + index / 8 * self.stride + index % 8 * 128 + part * CHUNK as u32)
     }
 
     /// Eight columns, from 8 `part` on, of row `index`.
     fn along_columns(self, index: u32, part: u32) -> u32 {
-        permute(self.start + part / 8 * self.leading + index / 8 * self.stride + index % 8 * 128 + part % 8 * CHUNK)
+        permute(
+            self.start + part / 8 * self.leading + index / 8 * self.stride + index % 8 * 128 + part % 8 * CHUNK as u32,
+        )
     }
 }
 
@@ -168,7 +168,7 @@ impl Product {
 
     /// The chunks of `b`: two of each column, or all of each row.
     fn chunks_of_b(&self) -> Result<impl Iterator<Item = u32> + use<>, Cause> {
-        let blocks = self.accumulator.blocks;
+        let blocks = u32::from(self.accumulator.blocks);
         let (b, along_depth) = match self.factors {
             Factors::Shared { b, .. } => (Operand::decode(b)?, true),
             Factors::Registers { b } => (Operand::decode(b)?, false),
@@ -243,10 +243,9 @@ impl Machine<'_> {
     }
 
     fn offer(&mut self, warp: u32, product: Product, hold: bool) -> Outcome<()> {
+        let mut last = u64::MAX;
         match (product.chunks_of_a(), product.chunks_of_b()) {
-            (Ok(mut a), Ok(mut b)) => a
-                .try_for_each(|chunk| self.offer_chunk(warp, chunk, hold))
-                .and_then(|()| b.try_for_each(|chunk| self.offer_chunk(warp, chunk, hold))),
+            (Ok(a), Ok(b)) => a.chain(b).try_for_each(|chunk| self.offer_chunk(warp, chunk, hold, &mut last)),
             (Err(cause), _) | (_, Err(cause)) => self.fault(cause),
         }
     }
@@ -279,8 +278,7 @@ impl Machine<'_> {
             let per_block = warps.div_ceil(WARPS);
             let w = group / per_block * warps + group % per_block * WARPS + warp;
             if let Some(races) = &mut self.races {
-                let agent = races.products_of(group as u32);
-                races.acquire_products(w, agent, groups as u32);
+                races.acquire_products(w, group as u32, groups as u32);
             }
             self.wake(w, u32::MAX);
         }
@@ -300,8 +298,7 @@ impl Machine<'_> {
         let number = self.warpgroups[group].performed + 1;
         let mut take = |chunk: u32| {
             if let Some(races) = &mut self.races {
-                let agent = races.products_of(group as u32);
-                races.multiplied(agent, number, self.base + chunk, CHUNK);
+                races.multiplied(group as u32, number, self.base + chunk);
             }
             self.consume_chunk(chunk)
         };
@@ -376,7 +373,7 @@ impl Machine<'_> {
                 elements[at] = std::mem::replace(value, f32::NAN);
             }
         }
-        Ok(Accumulator { slot, blocks: values.len() as u32 })
+        Ok(Accumulator { slot: slot as u8, blocks: values.len() as u8 })
     }
 
     /// Gives a thread its fragment back.
