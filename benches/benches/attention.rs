@@ -30,7 +30,7 @@ fn problems() -> [Problem; 7] {
 
 fn bench(criterion: &mut Criterion, timer: &Timer, library: &Library, problem: &Problem) -> Result<(), Box<dyn Error>> {
     let gpu = timer.stream().gpu();
-    let plan = Attention::new(gpu, library, problem)?;
+    let plan = Attention::new(gpu, library, dispatch, problem)?;
     let inputs = Inputs { distribution: Distribution::Normal, seed: 0 }.generate(problem)?;
     let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|tensor| Buffer::of(gpu, tensor.storage.inner()));
     let (q, k, v) = (q?, k?, v?);
