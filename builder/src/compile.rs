@@ -8,7 +8,7 @@ use spec::{Kernel, Sm};
 use crate::batch::Batch;
 use crate::cargo::{Built, Workspace};
 use crate::files::read_text;
-use crate::ptx::Module;
+use crate::ptx::{Launch, Module};
 use crate::{BuildError, Project, Toolchain};
 
 /// One kernel's canonical module, or why there is none.
@@ -64,7 +64,7 @@ fn split(text: &str, kernels: &[Kernel]) -> Vec<Compiled> {
     let module = Module::parse(text);
     let entry = |kernel: &Kernel| {
         let module = module.as_ref().map_err(Clone::clone)?;
-        module.entry(&kernel.symbol().to_string(), kernel.launch_bounds())
+        module.entry(&kernel.symbol().to_string(), Launch::of(kernel))
     };
     kernels.iter().map(|kernel| (*kernel, entry(kernel).map_err(Rejection::Refused))).collect()
 }

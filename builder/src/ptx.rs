@@ -5,15 +5,50 @@
 //! batch or on where the sources lie, are replaced.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Write;
 
-use spec::LaunchBounds;
+use spec::{Kernel, LaunchBounds};
 
 /// Number of the canonical form; another form makes other hashes.
 pub(crate) const FORM: u32 = 1;
 
+/// Bytes at whose multiples the GPU expects a tensor map.
+const TENSOR_MAP_ALIGNMENT: u32 = 64;
+
 /// The name of every split module's entry point.
 pub const ENTRY: &str = "attention";
+
+/// What the compiler cannot be told about an entry point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Launch {
+    bounds: LaunchBounds,
+    /// Its second parameter holds tensor maps, which TMA reads in place.
+    tensor_maps: bool,
+}
+
+impl Launch {
+    pub(crate) fn of(kernel: &Kernel) -> Self {
+        Self { bounds: kernel.launch_bounds(), tensor_maps: kernel.takes_tensor_maps() }
+    }
+
+    fn directives(self) -> String {
+        let LaunchBounds { threads, blocks_per_sm, cluster } = self.bounds;
+        // Registers are shared out by the first two; without them setmaxnreg is ignored.
+        let bounds = format!(".maxntid {threads}, 1, 1\n.minnctapersm {blocks_per_sm}\n");
+        // An ordinary launch then starts clusters of this size.
+        if cluster > 1 { bounds + &format!(".reqnctapercluster {cluster}, 1, 1\n") } else { bounds }
+    }
+
+    /// The signature with its tensor maps aligned as TMA needs them; rustc refuses arguments of that alignment.
+    fn signature(self, signature: &str, symbol: &str) -> Result<String, String> {
+        if !self.tensor_maps {
+            return Ok(signature.to_owned());
+        }
+        let declares_maps = |line: &&str| line.contains(&format!("{symbol}_param_1["));
+        let line = signature.lines().find(declares_maps).ok_or("it does not take its tensor maps by value")?;
+        let size = line.split_once(".b8").ok_or_else(|| malformed(line, "is no array of bytes"))?.1;
+        Ok(signature.replace(line, &format!(".param .align {TENSOR_MAP_ALIGNMENT} .b8{size}")))
+    }
+}
 
 /// The PTX of a batch, taken apart.
 pub(crate) struct Module {
@@ -65,7 +100,7 @@ impl Module {
 
     /// The module of one entry: its code, what the code refers to, and its launch bounds. `Err` says why it may be no
     /// kernel.
-    pub(crate) fn entry(&self, symbol: &str, bounds: LaunchBounds) -> Result<String, String> {
+    pub(crate) fn entry(&self, symbol: &str, launch: Launch) -> Result<String, String> {
         let entry = self
             .items
             .iter()
@@ -87,13 +122,8 @@ impl Module {
             renamed(&item.text, symbol, &names, &mut text);
         }
         let (signature, body) = entry.text.split_once('{').ok_or_else(|| malformed(&entry.text, "has no body"))?;
-        renamed(&with_aligned_maps(signature), symbol, &names, &mut text);
-        let LaunchBounds { threads, blocks_per_sm, cluster } = bounds;
-        // Registers are shared out by these; without them setmaxnreg is ignored.
-        let _ = write!(text, ".maxntid {threads}, 1, 1\n.minnctapersm {blocks_per_sm}\n");
-        if cluster > 1 {
-            let _ = write!(text, ".explicitcluster\n.reqnctapercluster {cluster}, 1, 1\n");
-        }
+        renamed(&launch.signature(signature, symbol)?, symbol, &names, &mut text);
+        text += &launch.directives();
         text.push('{');
         renamed(body, symbol, &names, &mut text);
         Ok(text)
@@ -134,13 +164,6 @@ impl Item {
             None => Err(malformed(&text, "declares no name")),
         }
     }
-}
-
-/// Tensor maps, the second argument, must lie at a multiple of 64 bytes; the code generator takes no argument that says so.
-fn with_aligned_maps(signature: &str) -> String {
-    let align =
-        |line: &str| if line.contains("_param_1[") { line.replace(".align 8 ", ".align 64 ") } else { line.into() };
-    signature.split_inclusive('\n').map(align).collect()
 }
 
 fn without_comment(line: &str) -> &str {
@@ -211,7 +234,8 @@ fn malformed(item: &str, reason: &str) -> String {
 mod tests {
     use super::*;
 
-    const BOUNDS: LaunchBounds = LaunchBounds { threads: 128, blocks_per_sm: 2, cluster: 1 };
+    const PLAIN: Launch =
+        Launch { bounds: LaunchBounds { threads: 128, blocks_per_sm: 2, cluster: 1 }, tensor_maps: false };
 
     fn batch(first: &str, hash: &str, body: &str) -> String {
         format!(
@@ -232,7 +256,7 @@ mod tests {
     fn an_entry_becomes_a_module_of_its_own() {
         let module = Module::parse(&batch("mma_a", "x", BODY)).unwrap();
         assert_eq!(
-            module.entry("mma_b", BOUNDS).unwrap(),
+            module.entry("mma_b", PLAIN).unwrap(),
             ".version 8.3\n.target sm_90a\n.address_size 64\n\
              .extern .shared .align 1024 .b8 smem[];\n\
              .global .align 4 .b8 attention_data_0[4] = {1, 0, 0, 0};\n\
@@ -242,7 +266,7 @@ mod tests {
              .reg .b32 \t%r<3>;\nld.param.b32 \t%r1, [attention_param_1];\n\
              $L__BB0_0:\nmov.u64 %rd1, attention_data_1;\nmov.u32 %r2, smem;\n@%p1 bra $L__BB0_0;\nret;\n}\n"
         );
-        assert!(!module.entry("mma_a", BOUNDS).unwrap().contains("data"), "only what an entry uses comes with it");
+        assert!(!module.entry("mma_a", PLAIN).unwrap().contains("data"), "only what an entry uses comes with it");
     }
 
     #[test]
@@ -251,9 +275,9 @@ mod tests {
         let elsewhere =
             BODY.replace("$L__BB1_3", "$L__BB7_3").replace("_RNx", "_RNy").replace("\t// begin inline asm\n", "");
         let elsewhere = Module::parse(&batch("mma_0", "y", &elsewhere)).unwrap();
-        assert_eq!(here.entry("mma_b", BOUNDS), elsewhere.entry("mma_b", BOUNDS));
+        assert_eq!(here.entry("mma_b", PLAIN), elsewhere.entry("mma_b", PLAIN));
         let other = Module::parse(&batch("mma_a", "x", &BODY.replace("%r2", "%r3"))).unwrap();
-        assert_ne!(here.entry("mma_b", BOUNDS), other.entry("mma_b", BOUNDS));
+        assert_ne!(here.entry("mma_b", PLAIN), other.entry("mma_b", PLAIN));
     }
 
     #[test]
@@ -265,15 +289,15 @@ mod tests {
             ("call.uni (retval0), _RN3foo, (param0);", "calls a function that was not inlined"),
         ] {
             let module = Module::parse(&batch("mma_a", "x", &format!("\t{line}\n"))).unwrap();
-            assert_eq!(module.entry("mma_b", BOUNDS), Err(reason.to_owned()));
-            assert!(module.entry("mma_a", BOUNDS).is_ok(), "the others of the batch are not lost");
+            assert_eq!(module.entry("mma_b", PLAIN), Err(reason.to_owned()));
+            assert!(module.entry("mma_a", PLAIN).is_ok(), "the others of the batch are not lost");
         }
     }
 
     #[test]
     fn an_entry_that_is_not_there_is_named() {
         let module = Module::parse(&batch("mma_a", "x", "")).unwrap();
-        assert_eq!(module.entry("mma_c", BOUNDS), Err("the compiler left it out".to_owned()));
+        assert_eq!(module.entry("mma_c", PLAIN), Err("the compiler left it out".to_owned()));
     }
 
     #[test]
@@ -281,5 +305,40 @@ mod tests {
         let whole = batch("mma_a", "x", BODY);
         let torn = &whole[..whole.len() - 3];
         assert_eq!(Module::parse(torn).err().as_deref(), Some("`.visible .entry mma_b(` has no end"));
+    }
+
+    #[test]
+    fn clusters_and_tensor_maps_are_declared() {
+        let text = "\
+.version 8.3
+.visible .entry wgmma_a(
+.param .align 8 .b8 wgmma_a_param_0[176],
+.param .align 8 .b8 wgmma_a_param_1[384]
+)
+{
+mov.b64 %rd1, wgmma_a_param_1;
+}
+";
+        let module = Module::parse(text).unwrap();
+        let launch = Launch { bounds: LaunchBounds { cluster: 4, ..PLAIN.bounds }, tensor_maps: true };
+        assert_eq!(
+            module.entry("wgmma_a", launch).unwrap(),
+            "\
+.version 8.3
+.visible .entry attention(
+.param .align 8 .b8 attention_param_0[176],
+.param .align 64 .b8 attention_param_1[384]
+)
+.maxntid 128, 1, 1
+.minnctapersm 2
+.reqnctapercluster 4, 1, 1
+{
+mov.b64 %rd1, attention_param_1;
+}
+"
+        );
+        let pointers = Module::parse(&text.replace("_param_1[384]", "_param_1")).unwrap();
+        let refusal = pointers.entry("wgmma_a", launch);
+        assert_eq!(refusal, Err("it does not take its tensor maps by value".to_owned()));
     }
 }

@@ -4,16 +4,22 @@
 
 use std::sync::{Arc, Mutex};
 
-use builder::Library;
+use builder::{BuildError, Library};
 use host::cases::{Case, Extent, odd_strides, suite};
+use host::device::cuda::Cuda;
+use host::device::remote::{Patience, Remote};
 use host::device::simt::Simt;
-use host::device::{Code, Device, Failure, Subject};
+use host::device::{Code, Device, Failure, Samples, Subject, TimingPlan, worker};
+use host::driver::Gpu;
 use host::oracle::metamorphic::RELATIONS;
 use libtest_mimic::{Arguments, Failed, Trial};
 use spec::{DeviceLimits, Dtype, Kernel, Problem, Variant, legal};
 
-/// Kernels by name: each gene's values occur, and each head_dim that is special to a family. `Small` kernels run the whole
-/// table, the others a part of it that is theirs.
+/// The argument with which this program serves a GPU to itself.
+const SERVE: &str = "--serve-gpu";
+
+/// Kernels by name. Among them most values of each gene occur, and head_dims that fill tensor-core steps, leave some
+/// empty, and are the smallest and the largest.
 const KERNELS: [(&str, &str, u32, Dtype); 10] = [
     (
         "tiled-64",
@@ -86,8 +92,15 @@ struct Tested {
 }
 
 fn main() {
-    let arguments = Arguments::from_args();
-    libtest_mimic::run(&arguments, simt()).exit();
+    if std::env::args().nth(1).as_deref() == Some(SERVE) {
+        let open = || match Cuda::open(0) {
+            Ok(device) => Ok(Box::new(device) as Box<dyn Device>),
+            Err(error) => Err(Failure::Device(error.to_string())),
+        };
+        return worker::run(open).expect("pipes to the test");
+    }
+    let trials = simt().into_iter().chain(cuda()).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
 fn kernels() -> Vec<Tested> {
@@ -105,12 +118,12 @@ fn simt() -> Vec<Trial> {
     let code = Arc::new(Mutex::new(None));
     let mut trials = vec![];
     for tested in kernels() {
-        for case in cases(&tested) {
+        for case in cases(&tested, Extent::Small) {
             let (tested, code) = (tested.clone(), Arc::clone(&code));
             let name = format!("simt/{}/{}", tested.name, case.name);
             trials.push(Trial::test(name, move || {
                 let subject = subject(&tested, built(&code)?)?;
-                Simt::new(DeviceLimits::H100).check(&subject, &[case]).map_err(failed)?;
+                Simt::new(DeviceLimits::H100).check(&subject, &[case])?;
                 Ok(())
             }));
         }
@@ -121,36 +134,72 @@ fn simt() -> Vec<Trial> {
                 let code = built(&code)?;
                 let mut device = Simt::new(DeviceLimits::H100);
                 let problem = Problem { heads_q: 4, ..tested.problem }.with_heads_kv(2).with_seqlens(20, 70);
-                check(&mut device.executor(tested.variant, &code), &problem).map_err(failed)
+                Ok(check(&mut device.executor(tested.variant, &code), &problem)?)
             }));
         }
     }
+    trials.push(Trial::test("simt/modelled-times", move || modelled_times(built(&code)?)));
     trials
 }
 
-fn cases(tested: &Tested) -> Vec<Case> {
-    let mut cases = suite(&tested.problem, Extent::Small);
+/// Tensor cores are faster than none by the model too, and a modelled time has no noise.
+fn modelled_times(code: Code) -> Result<(), Failed> {
+    let of_seed_shape = |tested: Tested| subject(&Tested { problem: Problem::SEED, ..tested }, code.clone());
+    let named = |name| kernels().into_iter().find(|tested| tested.name == name).ok_or("no such kernel");
+    let subjects = [of_seed_shape(named("tiled-64")?)?, of_seed_shape(named("mma-64")?)?];
+    let plan = TimingPlan { rounds: 2, cold: true, seed: 0 };
+    let samples = Simt::new(DeviceLimits::H100).time(&subjects, &plan)?;
+    let [tiled, mma] = &samples[..] else { return Err(format!("{samples:?}").into()) };
+    let steady = |samples: &Samples| samples.hot_us.len() == 2 && samples.hot_us[0] == samples.hot_us[1];
+    let plausible = steady(tiled) && steady(mma) && mma.hot_us < tiled.hot_us && mma.hot_us < mma.cold_us;
+    if plausible { Ok(()) } else { Err(format!("{samples:?}").into()) }
+}
+
+/// All cases on each kernel on the GPU, each kernel in a process of its own.
+fn cuda() -> Vec<Trial> {
+    let gpu = Gpu::open(0).map(|gpu| *gpu.limits());
+    let trial = |tested: Tested| {
+        let name = format!("cuda/{}", tested.name);
+        let limits = match &gpu {
+            Ok(limits) => *limits,
+            Err(reason) => {
+                let reason = reason.to_string();
+                let kind = reason.clone();
+                return Trial::test(name, move || Err(reason.into())).with_ignored_flag(true).with_kind(kind);
+            }
+        };
+        Trial::test(name, move || {
+            let kernel = tested.variant.kernel(&tested.problem);
+            let built = Library::open()?.ptx(&[kernel], limits.sm).pop();
+            let built = built.ok_or("the library gave no answer")??;
+            let subject = subject(&tested, Code::Ptx { sha256: built.sha256, path: built.path })?;
+            let mut device = Remote::start(std::env::current_exe()?, [SERVE], Patience::default())?;
+            device.check(&subject, &cases(&tested, Extent::Large))?;
+            Ok(())
+        })
+    };
+    kernels().into_iter().map(trial).collect()
+}
+
+fn cases(tested: &Tested, extent: Extent) -> Vec<Case> {
+    let mut cases = suite(&tested.problem, extent);
     cases.extend(odd_strides(&tested.problem));
     cases.retain(|case| legal(&case.problem, &tested.variant, &DeviceLimits::H100).is_ok());
     cases
 }
 
-fn built(code: &Mutex<Option<Result<Code, String>>>) -> Result<Code, Failed> {
+/// The library of all kernels, built by whoever asks first.
+fn built(code: &Mutex<Option<Result<Code, BuildError>>>) -> Result<Code, Failed> {
     let build = || {
         let kernels: Vec<Kernel> = kernels().iter().map(|tested| tested.variant.kernel(&tested.problem)).collect();
-        let path = Library::open().and_then(|library| library.simt(&kernels)).map_err(|error| error.to_string())?;
-        Ok(Code::Library { path })
+        Ok(Code::Library { path: Library::open()?.simt(&kernels)? })
     };
     let mut code = code.lock().map_err(|error| error.to_string())?;
-    code.get_or_insert_with(build).clone().map_err(Failed::from)
+    Ok(code.get_or_insert_with(build).clone()?)
 }
 
 fn subject(tested: &Tested, code: Code) -> Result<Subject, Failed> {
     let Tested { problem, variant, .. } = *tested;
     let geometry = legal(&problem, &variant, &DeviceLimits::H100)?;
     Ok(Subject { problem, variant, geometry, code })
-}
-
-fn failed(failure: Failure) -> Failed {
-    failure.to_string().into()
 }

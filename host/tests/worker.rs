@@ -134,7 +134,7 @@ fn subject() -> Subject {
     Subject {
         problem: Problem::SEED,
         variant: Variant::smallest(spec::Family::Tiled),
-        geometry: LaunchGeometry { blocks: 1, threads: 32, shared_bytes: 0, tiles_q: 1, block_order: 0 },
+        geometry: LaunchGeometry { blocks: 1, threads: 32, shared_bytes: 0, tiles_q: 1, block_order: 0, boxes: None },
         code: Code::Recorded,
     }
 }

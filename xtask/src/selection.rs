@@ -65,18 +65,23 @@ impl Selection {
         if self.family.is_empty() { Family::ALL.to_vec() } else { self.family.clone() }
     }
 
+    fn family_names(&self) -> String {
+        self.families().iter().map(Family::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     /// The kernels for one target, in order.
     pub(crate) fn kernels(&self, sm: Sm) -> Result<Vec<Kernel>> {
         let limits = DeviceLimits::of(sm);
         let families = || self.families().into_iter().filter(|family| family.runs_on(sm));
         let mut kernels = BTreeSet::new();
-        for (problem, family) in self.space.iter().flat_map(|problem| families().map(move |family| (problem, family))) {
-            let all = space::kernels(problem, family, &limits);
-            ensure!(!all.is_empty(), "no variant of {family} can run {problem} on {sm}");
-            kernels.extend(match self.sample {
+        for problem in &self.space {
+            let spaces: Vec<_> = families().map(|family| space::kernels(problem, family, &limits)).collect();
+            let can_run = spaces.iter().any(|all| !all.is_empty());
+            ensure!(can_run, "no variant of {} can run {problem} on {sm}", self.family_names());
+            kernels.extend(spaces.into_iter().flat_map(|all| match self.sample {
                 Some(count) => space::sample(all, count, self.seed),
                 None => all,
-            });
+            }));
         }
         if let Some(file) = &self.kernels {
             kernels.extend(named(file)?.into_iter().filter(|kernel| families().any(|f| f == kernel.family())));
@@ -134,6 +139,9 @@ mod tests {
     fn a_problem_that_no_variant_can_run_is_named() {
         let selection = Selection { space: vec![Problem::new(1, 1, 1, 12, spec::Dtype::F16)], ..Selection::sample(1) };
         let error = selection.kernels(Sm::Sm80).unwrap_err().to_string();
-        assert!(error.starts_with("no variant of tiled can run b1-hq1-hk1-sq1-sk1-dqk12-dv12-f16"), "{error}");
+        assert!(
+            error.starts_with("no variant of tiled, mma, wgmma can run b1-hq1-hk1-sq1-sk1-dqk12-dv12-f16"),
+            "{error}"
+        );
     }
 }

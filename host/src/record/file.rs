@@ -7,19 +7,18 @@ use std::{
 
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", path.display())]
+#[error("{}: {error}", path.display())]
 pub struct FileError {
     /// The file.
     pub path: PathBuf,
     /// What the system says.
-    #[source]
-    pub source: std::io::Error,
+    pub error: std::io::Error,
 }
 
 impl FileError {
     /// For `map_err`.
     pub fn at(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
-        |source| Self { path: path.to_owned(), source }
+        |error| Self { path: path.to_owned(), error }
     }
 }
 

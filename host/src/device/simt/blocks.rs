@@ -50,8 +50,14 @@ mod tests {
     fn all_blocks_write_all_rows_in_any_order() {
         let problem = Problem::new(2, 3, 37, 64, Dtype::F16);
         for order in BlockOrder::ALL {
-            let geometry =
-                LaunchGeometry { blocks: 18, threads: 32, shared_bytes: 0, tiles_q: 3, block_order: order as u32 };
+            let geometry = LaunchGeometry {
+                blocks: 18,
+                threads: 32,
+                shared_bytes: 0,
+                tiles_q: 3,
+                block_order: order as u32,
+                boxes: None,
+            };
             assert_eq!(rows(&problem, &geometry, 16, &sample(18, 18, 0)), Row::all(&problem), "{order:?}");
             let last_tile = rows(&problem, &geometry, 16, &[17]);
             assert_eq!(last_tile.len(), if order == BlockOrder::LongestFirst { 16 } else { 5 });

@@ -58,6 +58,9 @@ impl Simt {
         };
         let geometry = legal(problem, variant, &self.description.limits);
         let geometry = geometry.map_err(|reason| Failure::Illegal(reason.to_string()))?;
+        if geometry.boxes.is_some() {
+            return Err(Failure::Launch("the CPU machine has no copy engine, which this family needs".into()));
+        }
         let symbol = variant.kernel(problem).symbol().to_string();
         let entry = self.entry(path, &symbol)?;
         Ok(Prepared::new(*problem, *variant, geometry, symbol, entry))
