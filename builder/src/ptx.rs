@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use spec::{Kernel, LaunchBounds};
 
 /// Number of the canonical form; another form makes other hashes.
-pub(crate) const FORM: u32 = 1;
+pub(crate) const FORM: u32 = 2;
 
 /// Bytes at whose multiples the GPU expects a tensor map.
 const TENSOR_MAP_ALIGNMENT: u32 = 64;
@@ -35,7 +35,7 @@ impl Launch {
         // Registers are shared out by the first two; without them setmaxnreg is ignored.
         let bounds = format!(".maxntid {threads}, 1, 1\n.minnctapersm {blocks_per_sm}\n");
         // An ordinary launch then starts clusters of this size.
-        if cluster > 1 { bounds + &format!(".reqnctapercluster {cluster}, 1, 1\n") } else { bounds }
+        if cluster > 1 { bounds + &format!(".explicitcluster\n.reqnctapercluster {cluster}, 1, 1\n") } else { bounds }
     }
 
     /// The signature with its tensor maps aligned as TMA needs them; rustc refuses arguments of that alignment.
@@ -331,6 +331,7 @@ mov.b64 %rd1, wgmma_a_param_1;
 )
 .maxntid 128, 1, 1
 .minnctapersm 2
+.explicitcluster
 .reqnctapercluster 4, 1, 1
 {
 mov.b64 %rd1, attention_param_1;

@@ -20,7 +20,7 @@ const SERVE: &str = "--serve-gpu";
 
 /// Kernels by name. Among them most values of each gene occur, and head_dims that fill tensor-core steps, leave some
 /// empty, and are the smallest and the largest.
-const KERNELS: [(&str, &str, u32, Dtype); 10] = [
+const KERNELS: [(&str, &str, u32, Dtype); 16] = [
     (
         "tiled-64",
         "tiled:tile_q=64,tile_kv=64,warps=8,row_lanes=8,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
@@ -80,6 +80,42 @@ const KERNELS: [(&str, &str, u32, Dtype); 10] = [
         "tiled:tile_q=16,tile_kv=16,warps=2,row_lanes=16,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
         256,
         Dtype::Bf16,
+    ),
+    (
+        "wgmma-64",
+        "wgmma:tile_q=64,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=0,block_order=0",
+        64,
+        Dtype::F16,
+    ),
+    (
+        "wgmma-64-bf16",
+        "wgmma:tile_q=128,tile_kv=96,kv_split=1,cluster=1,stages=3,exp_poly=4,overlap=1,ping_pong=1,lazy_rescale=1,block_order=2",
+        64,
+        Dtype::Bf16,
+    ),
+    (
+        "wgmma-128",
+        "wgmma:tile_q=192,tile_kv=80,kv_split=1,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=1,block_order=1",
+        128,
+        Dtype::F16,
+    ),
+    (
+        "wgmma-128-bf16",
+        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=2,overlap=1,ping_pong=0,lazy_rescale=0,block_order=0",
+        128,
+        Dtype::Bf16,
+    ),
+    (
+        "wgmma-64-split",
+        "wgmma:tile_q=64,tile_kv=64,kv_split=2,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=0,block_order=0",
+        64,
+        Dtype::Bf16,
+    ),
+    (
+        "wgmma-64-cluster",
+        "wgmma:tile_q=64,tile_kv=64,kv_split=2,cluster=2,stages=2,exp_poly=3,overlap=0,ping_pong=0,lazy_rescale=1,block_order=1",
+        64,
+        Dtype::F16,
     ),
 ];
 

@@ -128,17 +128,7 @@ macro_rules! export {
         #[cfg(target_arch = "nvptx64")]
         #[unsafe(no_mangle)]
         pub unsafe extern "ptx-kernel" fn $symbol(args: $crate::AttentionArgs, _: $crate::TensorMaps) {
-            let address: u64;
-            // SAFETY: takes the address of the second argument, which stays where it is during the launch.
-            unsafe {
-                core::arch::asm!(
-                    concat!("mov.b64 {0}, ", stringify!($symbol), "_param_1;"),
-                    "cvta.param.u64 {0}, {0};",
-                    out(reg64) address,
-                    options(pure, nomem, nostack)
-                );
-            }
-            let ($args, $maps) = (&args, $crate::gpu::TensorMap::three(address));
+            let ($args, $maps) = (&args, $crate::tensor_maps!($symbol));
             $body;
         }
 
@@ -153,9 +143,8 @@ macro_rules! export {
         ) {
             // SAFETY: the caller's promise.
             unsafe {
-                $crate::simt::export(request, report, |(args, maps): ($crate::AttentionArgs, $crate::TensorMaps)| {
-                    let address = core::ptr::from_ref(&maps).addr() as u64;
-                    let ($args, $maps) = (&args, $crate::gpu::TensorMap::three(address));
+                $crate::simt::export(request, report, |$crate::MappedArgs { args, maps }| {
+                    let ($args, $maps) = (&args, $crate::gpu::TensorMap::three_of(&maps));
                     $body;
                 });
             }

@@ -30,4 +30,4 @@ pub mod tile;
 #[cfg(not(target_arch = "nvptx64"))]
 #[doc(hidden)]
 pub use simt;
-pub use spec::{AttentionArgs, TensorMaps};
+pub use spec::{AttentionArgs, MappedArgs, TensorMaps};

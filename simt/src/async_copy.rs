@@ -43,9 +43,9 @@ pub fn cp_async(dst_shared: u32, src_global: u64, bytes: u32, src_bytes: u32) {
         machine.stats.copies += 1;
         let mut data = [0; 16];
         if src_bytes > 0 {
-            machine.read_global(src_global, bytes, &mut data[..src_bytes as usize])?;
+            machine.read_global(machine.thread, src_global, bytes, &mut data[..src_bytes as usize])?;
         }
-        machine.reserve_shared(dst_shared, bytes)?;
+        machine.reserve_shared(dst_shared, bytes, bytes)?;
         let copies = &mut machine.copies[machine.thread as usize];
         copies.pending.push_back(Pending { to: dst_shared, bytes, data, group: copies.committed });
         Ok(())

@@ -2,7 +2,7 @@
 //! still waited for.
 
 use crate::machine::{Machine, Outcome};
-use crate::race::Release;
+use crate::race::Knowledge;
 use crate::warp::collective;
 use crate::{Cause, Op, WARP};
 
@@ -16,9 +16,9 @@ struct Barrier {
     expected: u32,
     arrived: u32,
     /// Warps that wait, by bit.
-    waiting: u32,
-    /// What those that arrived have done before.
-    release: Release,
+    waiting: u128,
+    /// What those that arrived have done.
+    release: Knowledge,
 }
 
 /// All barriers of a block.
@@ -28,16 +28,16 @@ pub(crate) struct Barriers([Barrier; COUNT]);
 impl Machine<'_> {
     /// A whole warp arrives at barrier `id`, and waits if `wait`.
     pub(crate) fn arrive_at_barrier(&mut self, warp: usize, op: Op, id: u32, threads: u32, wait: bool) -> Outcome<()> {
-        let block_dim = self.launch.threads;
+        let (block_dim, rank) = (self.launch.threads, self.rank as usize);
         if id as usize >= COUNT || threads == 0 || !threads.is_multiple_of(WARP) || threads > block_dim {
             return self.fault(Cause::Barrier { op, block_dim });
         }
         self.stats.barriers += 1;
-        let expected = self.barriers.0[id as usize].expected;
+        let expected = self.barriers[rank].0[id as usize].expected;
         if expected != 0 && expected != threads {
             return self.fault(Cause::BarrierCount { op, expected });
         }
-        let barrier = &mut self.barriers.0[id as usize];
+        let barrier = &mut self.barriers[rank].0[id as usize];
         barrier.expected = threads;
         barrier.arrived += WARP;
         if let Some(races) = &mut self.races {
@@ -48,8 +48,8 @@ impl Machine<'_> {
         } else {
             self.wake(warp, u32::MAX);
         }
-        if self.barriers.0[id as usize].arrived == threads {
-            let mut barrier = std::mem::take(&mut self.barriers.0[id as usize]);
+        if self.barriers[rank].0[id as usize].arrived == threads {
+            let mut barrier = std::mem::take(&mut self.barriers[rank].0[id as usize]);
             while barrier.waiting != 0 {
                 let warp = barrier.waiting.trailing_zeros() as usize;
                 barrier.waiting &= barrier.waiting - 1;
@@ -62,21 +62,21 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Why no thread can go on.
-    pub(crate) fn describe_deadlock(&self) -> String {
-        let barriers = self.barriers.0.iter().enumerate().filter(|(_, barrier)| barrier.waiting != 0);
-        let barriers = barriers.map(|(id, barrier)| {
+    /// What warps wait for at barriers.
+    pub(crate) fn describe_barriers(&self) -> impl Iterator<Item = String> {
+        let all = self.barriers.iter().flat_map(|of_block| of_block.0.iter().enumerate());
+        all.filter(|(_, barrier)| barrier.waiting != 0).map(|(id, barrier)| {
             let Barrier { expected, arrived, waiting, .. } = barrier;
-            let warps: Vec<_> =
-                (0..WARP).filter(|warp| waiting >> warp & 1 == 1).map(|warp| warp.to_string()).collect();
-            format!("{arrived} of {expected} threads arrived at barrier {id}, where warps {} wait", warps.join(", "))
-        });
-        let lanes = self.warps.iter().enumerate().filter_map(|(warp, state)| Some((warp, state.stuck()?)));
-        let lanes = lanes.map(|(warp, (op, mask, arrived))| {
-            format!("lanes {arrived:#010x} of warp {warp} wait at {op} with mask {mask:#010x}")
-        });
-        barriers.chain(lanes).collect::<Vec<_>>().join("; ")
+            let warps = list_warps(*waiting);
+            format!("{arrived} of {expected} threads arrived at barrier {id}, where warps {warps} wait")
+        })
     }
+}
+
+/// The warps of a set, for people.
+pub(crate) fn list_warps(set: u128) -> String {
+    let warps = (0..128).filter(|warp| set >> warp & 1 == 1).map(|warp| warp.to_string());
+    warps.collect::<Vec<_>>().join(", ")
 }
 
 /// Waits until `threads` threads have arrived at barrier `id` (0 to 15). Orders all memory among them.

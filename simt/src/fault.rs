@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::MmaKind;
+use crate::{Factors, MmaKind, Product};
 
 /// A launch that ended early. Its text is one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +60,68 @@ impl fmt::Display for Access {
     }
 }
 
+/// Who made an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A thread of the same block.
+    Thread(u32),
+    /// A thread of another block of the cluster.
+    Peer {
+        /// The block's rank.
+        rank: u32,
+        /// The thread's index in it.
+        thread: u32,
+    },
+    /// A bulk copy.
+    Copy,
+    /// Products of a warpgroup.
+    Products,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread(thread) => write!(f, "thread {thread}"),
+            Self::Peer { rank, thread } => write!(f, "thread {thread} of the cluster's block {rank}"),
+            Self::Copy => f.write_str("a bulk copy"),
+            Self::Products => f.write_str("products of a warpgroup"),
+        }
+    }
+}
+
+/// A wrong use of an mbarrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// There is none.
+    NotInitialised,
+    /// It is initialised a second time.
+    AlreadyInitialised,
+    /// Its phases would have so many arrivals.
+    Arrivals(u32),
+    /// More threads arrive in a phase than it was initialised for.
+    TooManyArrivals,
+    /// A phase would expect so many bytes more.
+    Bytes(u32),
+    /// A copy uses it before the thread that initialised it has called [`crate::fence_proxy_async`].
+    Unpublished,
+    /// Its bytes are accessed like any others.
+    Touched(Access),
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInitialised => f.write_str("is used, but there is none"),
+            Self::AlreadyInitialised => f.write_str("is initialised again"),
+            Self::Arrivals(count) => write!(f, "is initialised with {count} arrivals; allowed are 1 to 1048575"),
+            Self::TooManyArrivals => f.write_str("has all arrivals of its phase, and one more comes"),
+            Self::Bytes(bytes) => write!(f, "would expect {bytes} bytes more, and then over 1048575"),
+            Self::Unpublished => f.write_str("is used by a copy before fence_proxy_async"),
+            Self::Touched(access) => write!(f, "is accessed by a plain {access}"),
+        }
+    }
+}
+
 /// An operation that lanes of a warp perform together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -80,6 +142,19 @@ pub enum Op {
     },
     /// [`crate::mma_m16n8k16`].
     Mma(MmaKind),
+    /// [`crate::wgmma_shared`] or [`crate::wgmma_registers`].
+    Wgmma(Product),
+    /// [`crate::wgmma_commit`].
+    WgmmaCommit,
+    /// [`crate::wgmma_wait`].
+    WgmmaWait {
+        /// Groups that may go on.
+        running: u32,
+    },
+    /// [`crate::cluster_arrive`].
+    ClusterArrive,
+    /// [`crate::cluster_wait`].
+    ClusterWait,
     /// [`crate::barrier_sync`].
     BarrierSync {
         /// The barrier.
@@ -107,6 +182,18 @@ impl fmt::Display for Op {
                 write!(f, "ldmatrix.x{count}{}", if transpose { ".trans" } else { "" })
             }
             Self::Mma(kind) => write!(f, "mma_m16n8k16.{}", kind.name()),
+            Self::Wgmma(Product { kind, accumulator, factors }) => {
+                write!(f, "wgmma.m64n{}k16.{}", accumulator.columns(), kind.name())?;
+                match factors {
+                    Factors::Shared { a, b, fresh: false } => write!(f, "({a:#x}, {b:#x})"),
+                    Factors::Shared { a, b, fresh: true } => write!(f, "({a:#x}, {b:#x}, fresh)"),
+                    Factors::Registers { b } => write!(f, "(registers, {b:#x})"),
+                }
+            }
+            Self::WgmmaCommit => f.write_str("wgmma_commit"),
+            Self::WgmmaWait { running } => write!(f, "wgmma_wait({running})"),
+            Self::ClusterArrive => f.write_str("cluster_arrive"),
+            Self::ClusterWait => f.write_str("cluster_wait"),
             Self::BarrierSync { id, threads } => write!(f, "barrier_sync({id}, {threads})"),
             Self::BarrierArrive { id, threads } => write!(f, "barrier_arrive({id}, {threads})"),
         }
@@ -119,12 +206,28 @@ pub enum Cause {
     /// The block's size is not one the machine runs.
     #[error("a block of {0} threads; allowed are multiples of 32 up to 1024")]
     Threads(u32),
-    /// The launch selects a block that the grid lacks.
+    /// The clusters are not ones that the machine runs.
+    #[error(
+        "clusters of {cluster} blocks with {threads} threads in a grid of {grid}; allowed are 1 to 8 blocks that divide the \
+         grid, with 4096 threads together"
+    )]
+    Cluster {
+        /// Blocks of a cluster.
+        cluster: u32,
+        /// Blocks of the grid.
+        grid: u32,
+        /// Threads of a block.
+        threads: u32,
+    },
+    /// More shared memory than the machine gives.
+    #[error("{0} bytes of shared memory; at most 1048576 are allowed")]
+    SharedBytes(u32),
+    /// The launch selects a block (or cluster) that the grid lacks.
     #[error("block {block} is selected, but the grid has {grid}")]
     NoSuchBlock {
         /// The block.
         block: u32,
-        /// Blocks of the grid.
+        /// Blocks of the grid, or clusters.
         grid: u32,
     },
     /// The arguments have another size than the kernel's.
@@ -204,8 +307,8 @@ pub enum Cause {
         /// Bytes of the block's shared memory.
         size: u32,
     },
-    /// A shared access that is not aligned to its width.
-    #[error("{bytes}-byte {access} at shared address {address} is misaligned")]
+    /// A shared access that is not aligned as it must be.
+    #[error("{bytes}-byte {access} at shared address {address} is misaligned: multiples of {align} are allowed")]
     MisalignedShared {
         /// What was tried.
         access: Access,
@@ -213,9 +316,11 @@ pub enum Cause {
         address: u32,
         /// Bytes accessed.
         bytes: u32,
+        /// What the address must be a multiple of.
+        align: u32,
     },
     /// Two threads touch the same shared byte, one of them stores, and nothing orders them.
-    #[error("race: {access} of shared byte {address}, and a {other_access} by thread {other}, with no barrier between")]
+    #[error("race: {access} of shared byte {address}, and a {other_access} by {other}, with no barrier between")]
     Race {
         /// The later access, by the thread that faults.
         access: Access,
@@ -223,8 +328,78 @@ pub enum Cause {
         address: u32,
         /// The earlier access.
         other_access: Access,
-        /// The thread that made it.
-        other: u32,
+        /// Who made it.
+        other: Actor,
+    },
+    /// Shared memory is stored to that products have yet to read.
+    #[error("{bytes}-byte store at shared address {address}, which products under way have yet to read")]
+    Operand {
+        /// The address.
+        address: u32,
+        /// Bytes stored.
+        bytes: u32,
+    },
+    /// Products read what a thread stored without a fence.
+    #[error("products read shared byte {address}, which {by} stored without fence_proxy_async after it")]
+    Unfenced {
+        /// The byte.
+        address: u32,
+        /// Who stored.
+        by: Actor,
+    },
+    /// Blocks end while bulk copies go on.
+    #[error("the end, with {0} bulk copies under way")]
+    Unfinished(usize),
+    /// An mbarrier misused.
+    #[error("the mbarrier at shared address {address} {misuse}")]
+    Mbarrier {
+        /// Its address.
+        address: u32,
+        /// How.
+        misuse: Misuse,
+    },
+    /// A tensor map that the copy engine does not take.
+    #[error("a tensor map that is not allowed: {0}")]
+    TensorMap(&'static str),
+    /// A matrix descriptor that the machine does not take.
+    #[error("matrix descriptor {0:#018x}: allowed are rows of 128 bytes in 128-byte permutation, base offset 0")]
+    Descriptor(u64),
+    /// An accumulator of products misused.
+    #[error("an accumulator {0}")]
+    Accumulator(&'static str),
+    /// A warp that is in no warpgroup.
+    #[error("wgmma by a warp that is in no warpgroup: those are four warps from a multiple of four on")]
+    NoWarpgroup,
+    /// Warps of a warpgroup issue different products.
+    #[error("{op}, where another warp of the warpgroup issued {other}")]
+    Warpgroup {
+        /// What this warp issued.
+        op: Op,
+        /// What the other did at its place.
+        other: Op,
+    },
+    /// The cluster's barrier misused.
+    #[error("a warp {0} at the cluster's barrier")]
+    ClusterBarrier(&'static str),
+    /// A block that the cluster lacks.
+    #[error("block {rank} of the cluster, which has {cluster}")]
+    NoPeer {
+        /// The block's rank.
+        rank: u32,
+        /// Blocks of the cluster.
+        cluster: u32,
+    },
+    /// A store to a block that may not have started.
+    #[error("a store to block {rank} of the cluster, with no cluster_wait before that says it has started")]
+    PeerNotStarted {
+        /// The block's rank.
+        rank: u32,
+    },
+    /// A store to a block that has exited.
+    #[error("a store to block {rank} of the cluster, which has exited")]
+    PeerExited {
+        /// The block's rank.
+        rank: u32,
     },
     /// Shared memory is touched that an asynchronous copy has not yet filled.
     #[error("{bytes}-byte {access} at shared address {address}, into which a copy by thread {issuer} is in flight")]
@@ -356,21 +531,40 @@ impl Cause {
     /// Its kind.
     pub fn class(&self) -> Class {
         match self {
-            Self::Threads(_) | Self::NoSuchBlock { .. } | Self::Arguments { .. } | Self::Stack(_) => Class::Launch,
+            Self::Threads(_)
+            | Self::Cluster { .. }
+            | Self::SharedBytes(_)
+            | Self::NoSuchBlock { .. }
+            | Self::Arguments { .. }
+            | Self::Stack(_) => Class::Launch,
             Self::NoBuffer { .. }
             | Self::OutOfBuffer { .. }
             | Self::ReadOnly { .. }
             | Self::MisalignedGlobal { .. }
             | Self::OutOfShared { .. }
             | Self::MisalignedShared { .. }
-            | Self::CopySize { .. } => Class::Memory,
-            Self::Race { .. } | Self::InFlight { .. } => Class::Race,
+            | Self::CopySize { .. }
+            | Self::TensorMap(_)
+            | Self::Descriptor(_)
+            | Self::NoPeer { .. } => Class::Memory,
+            Self::Race { .. }
+            | Self::InFlight { .. }
+            | Self::Operand { .. }
+            | Self::Unfenced { .. }
+            | Self::Unfinished(_)
+            | Self::PeerNotStarted { .. }
+            | Self::PeerExited { .. } => Class::Race,
             Self::NotInMask { .. }
             | Self::Diverged { .. }
             | Self::Exited { .. }
             | Self::ShuffleSource { .. }
             | Self::Barrier { .. }
-            | Self::BarrierCount { .. } => Class::Collective,
+            | Self::BarrierCount { .. }
+            | Self::Mbarrier { .. }
+            | Self::Accumulator(_)
+            | Self::NoWarpgroup
+            | Self::Warpgroup { .. }
+            | Self::ClusterBarrier(_) => Class::Collective,
             Self::Deadlock(_) => Class::Deadlock,
             Self::Hang(_) => Class::Hang,
             Self::Trap(_) | Self::Panic(_) => Class::Abort,

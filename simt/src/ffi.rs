@@ -10,7 +10,7 @@ use std::slice;
 use crate::{Blocks, Buffer, Cause, Class, Fault, Launch, Place, Stats, run};
 
 /// Version of the layout of [`RawRequest`] and [`RawReport`], in the first field of both for ever.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Longest message that a report carries, in bytes.
 const MESSAGE: usize = 1000;
@@ -21,6 +21,7 @@ pub struct RawRequest {
     abi: u32,
     grid: u32,
     threads: u32,
+    cluster: u32,
     shared_bytes: u32,
     seed: u64,
     budget: u64,
@@ -111,6 +112,7 @@ unsafe fn launch<A: Copy>(request: &RawRequest, kernel: impl Fn(A)) -> Result<St
         kernel: name,
         grid: request.grid,
         threads: request.threads,
+        cluster: request.cluster,
         shared_bytes: request.shared_bytes,
         blocks: if request.all_blocks == 0 { Blocks::Only(blocks) } else { Blocks::All },
         seed: request.seed,
@@ -194,6 +196,7 @@ impl Entry {
             abi: ABI_VERSION,
             grid: launch.grid,
             threads: launch.threads,
+            cluster: launch.cluster,
             shared_bytes: launch.shared_bytes,
             seed: launch.seed,
             budget: launch.budget,

@@ -51,9 +51,9 @@ impl<'a> GlobalMemory<'a> {
 }
 
 impl Machine<'_> {
-    /// Reads from `address`, which must be aligned to `align`.
+    /// Reads on behalf of `thread` from `address`, which must be aligned to `align`.
     #[inline]
-    pub(crate) fn read_global(&mut self, address: u64, align: u32, into: &mut [u8]) -> Outcome<()> {
+    pub(crate) fn read_global(&mut self, thread: u32, address: u64, align: u32, into: &mut [u8]) -> Outcome<()> {
         match self.global.resolve(address, into.len() as u32, align, Access::Load) {
             Ok(from) => {
                 self.stats.global_loads += 1;
@@ -62,7 +62,7 @@ impl Machine<'_> {
                 unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
                 Ok(())
             }
-            Err(cause) => self.fault(cause),
+            Err(cause) => self.fault_of(thread, cause),
         }
     }
 }
@@ -72,7 +72,7 @@ impl Machine<'_> {
 pub fn load_global<const N: usize>(address: u64) -> [u8; N] {
     const { assert!(N.is_power_of_two() && N <= 16) };
     let mut data = [0; N];
-    enter(|machine| machine.read_global(address, N as u32, &mut data));
+    enter(|machine| machine.read_global(machine.thread, address, N as u32, &mut data));
     data
 }
 

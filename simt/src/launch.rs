@@ -6,11 +6,17 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::machine::Machine;
-use crate::schedule::{Stacks, run_block};
+use crate::schedule::{Stacks, run_cluster};
 use crate::{Cause, Fault, Place, Stats, WARP};
 
 /// Most threads of a block.
 const MAX_THREADS: u32 = 1024;
+/// Most blocks of a cluster.
+const MAX_CLUSTER: u32 = 8;
+/// Most threads of a cluster: a set of its warps is a number.
+const MAX_TOGETHER: u32 = u128::BITS * WARP;
+/// Most shared memory of a block, in bytes; more than any GPU has.
+const MAX_SHARED: u32 = 1 << 20;
 
 /// How a kernel is launched. Grid and blocks have one dimension.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +27,13 @@ pub struct Launch<'a> {
     pub grid: u32,
     /// Threads of a block: a multiple of 32 up to 1024.
     pub threads: u32,
+    /// Blocks of a cluster, 1 for none. The grid is a multiple of it.
+    pub cluster: u32,
     /// Bytes of shared memory of a block. Every block finds them full of 0xFF, which is NaN in fp16, bf16 and fp32.
     pub shared_bytes: u32,
     /// Which of the grid's blocks run, in which order.
     pub blocks: Blocks<'a>,
-    /// Seed of the schedule: the same seed gives the same run, block by block.
+    /// Seed of the schedule: the same seed gives the same run, cluster by cluster.
     pub seed: u64,
     /// Whether unordered accesses to shared memory are faults. Costs about as much again as the run itself.
     pub check_races: bool,
@@ -34,12 +42,13 @@ pub struct Launch<'a> {
 }
 
 impl<'a> Launch<'a> {
-    /// A launch of all blocks without shared memory, seed 0, with the race check, and a budget of 10^10 operations.
+    /// A launch of all blocks without clusters or shared memory, seed 0, with the race check, and a budget of 10^10 operations.
     pub fn new(kernel: &'a str, grid: u32, threads: u32) -> Self {
         Self {
             kernel,
             grid,
             threads,
+            cluster: 1,
             shared_bytes: 0,
             blocks: Blocks::All,
             seed: 0,
@@ -52,25 +61,42 @@ impl<'a> Launch<'a> {
         Fault { kernel: self.kernel.to_owned(), place, cause }
     }
 
+    /// Warps of a cluster.
+    pub(crate) fn warps(&self) -> u32 {
+        self.cluster * self.threads / WARP
+    }
+
+    /// Warpgroups of a cluster, of which a block's last may lack warps.
+    pub(crate) fn warpgroups(&self) -> u32 {
+        self.cluster * self.threads.div_ceil(4 * WARP)
+    }
+
     fn validate(&self) -> Result<(), Cause> {
         if self.threads == 0 || !self.threads.is_multiple_of(WARP) || self.threads > MAX_THREADS {
             return Err(Cause::Threads(self.threads));
         }
+        let Self { cluster, grid, threads, .. } = *self;
+        if !(1..=MAX_CLUSTER).contains(&cluster) || !grid.is_multiple_of(cluster) || cluster * threads > MAX_TOGETHER {
+            return Err(Cause::Cluster { cluster, grid, threads });
+        }
+        if self.shared_bytes > MAX_SHARED {
+            return Err(Cause::SharedBytes(self.shared_bytes));
+        }
         if let Blocks::Only(blocks) = self.blocks
-            && let Some(&block) = blocks.iter().find(|&&block| block >= self.grid)
+            && let Some(&block) = blocks.iter().find(|&&block| block >= grid / cluster)
         {
-            return Err(Cause::NoSuchBlock { block, grid: self.grid });
+            return Err(Cause::NoSuchBlock { block, grid: grid / cluster });
         }
         Ok(())
     }
 }
 
-/// A choice of blocks.
+/// A choice of blocks, by whole clusters.
 #[derive(Clone, Copy, Debug)]
 pub enum Blocks<'a> {
     /// All, from the first to the last.
     All,
-    /// These, in this order.
+    /// These clusters, in this order: blocks, where there are no clusters.
     Only(&'a [u32]),
 }
 
@@ -113,17 +139,18 @@ impl<'a> Buffer<'a> {
 /// The first [`Fault`]; buffers then hold what had been stored until there.
 pub fn run(launch: &Launch<'_>, buffers: &mut [Buffer<'_>], kernel: impl Fn()) -> Result<Stats, Fault> {
     launch.validate().map_err(|cause| launch.fault(Place::Launch, cause))?;
-    let mut stacks = Stacks::take(launch.threads).map_err(|cause| launch.fault(Place::Launch, cause))?;
+    let mut stacks =
+        Stacks::take(launch.threads * launch.cluster).map_err(|cause| launch.fault(Place::Launch, cause))?;
     let mut machine = Machine::new(launch, buffers);
-    let mut one = |block| {
-        // A stream per block: a block's schedule does not depend on which others run.
+    let mut one = |cluster| {
+        // A stream per cluster: its schedule does not depend on which others run.
         let mut rng = ChaCha8Rng::seed_from_u64(launch.seed);
-        rng.set_stream(u64::from(block));
-        run_block(&mut machine, block, &mut rng, &mut stacks, &kernel)
+        rng.set_stream(u64::from(cluster));
+        run_cluster(&mut machine, cluster, &mut rng, &mut stacks, &kernel)
     };
     match launch.blocks {
-        Blocks::All => (0..launch.grid).try_for_each(&mut one),
-        Blocks::Only(blocks) => blocks.iter().copied().try_for_each(&mut one),
+        Blocks::All => (0..launch.grid / launch.cluster).try_for_each(&mut one),
+        Blocks::Only(clusters) => clusters.iter().copied().try_for_each(&mut one),
     }?;
     Ok(machine.stats)
 }

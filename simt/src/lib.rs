@@ -21,11 +21,13 @@
 //!
 //! # Time
 //!
-//! Blocks run one after another. In a block, a warp is chosen at random (seeded) and each of its lanes runs until it has
-//! to wait: at a collective for the other lanes, at a barrier for other warps. Loads and stores take effect at once; the
-//! race check, not the schedule alone, finds the accesses that nothing orders. Operations that finish later (`cp.async`)
-//! leave poison behind and deliver at the wait that names them. Hopper's asynchronous operations fit the same way: a
-//! queue per issuing thread, delivery at the wait, and a barrier kind of its own for mbarrier phases.
+//! Blocks run one after another, those of a cluster together. Of their warps one is chosen at random (seeded) and each of
+//! its lanes runs until it has to wait: at a collective for the other lanes, at a barrier for other threads. Loads and stores
+//! take effect at once; the race check, not the schedule alone, finds the accesses that nothing orders.
+//!
+//! Operations that run beside the threads leave poison behind. `cp.async` delivers at the wait that names it, `wgmma` reads
+//! its operands and delivers at the wait for its group, and bulk copies (TMA) land when the schedule says so and are over for
+//! those that wait at their mbarrier.
 //!
 //! # What is not caught
 //!
@@ -39,32 +41,44 @@
 
 mod async_copy;
 mod barrier;
+mod cluster;
 mod fault;
 mod ffi;
 mod global;
 mod launch;
 mod machine;
 mod matrix;
+mod mbarrier;
 mod number;
+mod proxy;
 mod race;
 mod schedule;
 mod shared;
 mod stats;
 mod thread;
+mod tma;
 mod warp;
+mod wgmma;
 
 pub use async_copy::{cp_async, cp_async_commit, cp_async_wait};
 pub use barrier::{barrier_arrive, barrier_sync};
-pub use fault::{Access, Cause, Class, Fault, Op, Place};
+pub use cluster::{cluster_arrive, cluster_rank, cluster_wait, map_cluster, store_cluster};
+pub use fault::{Access, Actor, Cause, Class, Fault, Misuse, Op, Place};
 pub use ffi::{ABI_VERSION, CallError, Entry, RawReport, RawRequest, export};
 pub use global::{address_of, load_global, store_global};
 pub use launch::{Blocks, Buffer, Launch, run};
 pub use matrix::{MmaKind, ldmatrix, mma_m16n8k16};
+pub use mbarrier::{mbarrier_arrive, mbarrier_arrive_expecting, mbarrier_init, mbarrier_wait};
 pub use number::{bf16_from_f32, exp2, f16_from_f32, f32_from_bf16, f32_from_f16, fma, log2};
+pub use proxy::fence_proxy_async;
 pub use shared::{load_shared, store_shared};
 pub use stats::Stats;
 pub use thread::{block_dim, block_idx, grid_dim, thread_idx, trap};
+pub use tma::{TensorMap, tma_load};
 pub use warp::{ballot, shuffle_idx, shuffle_xor, sync_warp};
+pub use wgmma::{
+    Accumulator, Factors, Product, wgmma_begin, wgmma_commit, wgmma_end, wgmma_registers, wgmma_shared, wgmma_wait,
+};
 
 /// Threads of a warp.
 pub const WARP: u32 = 32;

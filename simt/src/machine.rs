@@ -1,4 +1,4 @@
-//! The state of a block that runs, and how the threads in it reach that state.
+//! The state of the blocks that run, and how the threads in it reach that state.
 
 use core::cell::Cell;
 use core::ptr;
@@ -7,17 +7,21 @@ use corosensei::Yielder;
 
 use crate::async_copy::Copies;
 use crate::barrier::Barriers;
+use crate::cluster::ClusterBarrier;
 use crate::global::GlobalMemory;
 use crate::launch::{Buffer, Launch};
+use crate::mbarrier::Mbarriers;
 use crate::race::Races;
 use crate::shared::SharedMemory;
+use crate::tma::BulkCopy;
 use crate::warp::Warp;
+use crate::wgmma::Warpgroup;
 use crate::{Cause, Fault, Place, Stats, WARP};
 
 /// An operation's result; the fault is boxed so that the good case stays small.
 pub(crate) type Outcome<T> = Result<T, Box<Fault>>;
 
-/// One block at a time, and what outlives it.
+/// The blocks of one cluster at a time, and what outlives them. Threads, warps and warpgroups are counted through all of them.
 pub(crate) struct Machine<'a> {
     pub(crate) launch: &'a Launch<'a>,
     pub(crate) global: GlobalMemory<'a>,
@@ -26,14 +30,25 @@ pub(crate) struct Machine<'a> {
     pub(crate) races: Option<Races>,
     pub(crate) warps: Vec<Warp>,
     /// Warps with a lane that can run, by bit.
-    pub(crate) runnable: u32,
-    pub(crate) barriers: Barriers,
+    pub(crate) runnable: u128,
+    /// By block of the cluster.
+    pub(crate) barriers: Vec<Barriers>,
+    pub(crate) cluster: ClusterBarrier,
+    pub(crate) mbarriers: Mbarriers,
     /// By thread.
     pub(crate) copies: Vec<Copies>,
+    /// In no order.
+    pub(crate) bulk_copies: Vec<BulkCopy>,
+    pub(crate) warpgroups: Vec<Warpgroup>,
     pub(crate) stats: Stats,
+    /// The cluster's first block.
     pub(crate) block: u32,
     /// The thread that runs.
     pub(crate) thread: u32,
+    /// The rank of its block in the cluster.
+    pub(crate) rank: u32,
+    /// Where its block's shared memory starts in the cluster's.
+    pub(crate) base: u32,
     /// By thread; each points to its coroutine's stack.
     pub(crate) yielders: Vec<*const Yielder<(), ()>>,
     pub(crate) fault: Option<Box<Fault>>,
@@ -41,36 +56,75 @@ pub(crate) struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     pub(crate) fn new(launch: &'a Launch<'a>, buffers: &'a mut [Buffer<'_>]) -> Self {
-        let warps = launch.threads / WARP;
+        let shared = SharedMemory::new(launch);
+        let threads = launch.threads * launch.cluster;
         Self {
             launch,
             global: GlobalMemory::new(buffers),
-            shared: SharedMemory::new(launch.shared_bytes),
-            races: launch.check_races.then(|| Races::new(launch.shared_bytes, warps)),
-            warps: (0..warps).map(|_| Warp::new()).collect(),
+            races: launch.check_races.then(|| Races::new(launch, shared.pitch)),
+            shared,
+            warps: (0..launch.warps()).map(|_| Warp::new()).collect(),
             runnable: 0,
-            barriers: Barriers::default(),
-            copies: (0..launch.threads).map(|_| Copies::default()).collect(),
+            barriers: vec![],
+            cluster: ClusterBarrier::default(),
+            mbarriers: Mbarriers::default(),
+            copies: (0..threads).map(|_| Copies::default()).collect(),
+            bulk_copies: vec![],
+            warpgroups: (0..launch.warpgroups()).map(|_| Warpgroup::default()).collect(),
             stats: Stats::default(),
             block: 0,
             thread: 0,
-            yielders: vec![ptr::null(); launch.threads as usize],
+            rank: 0,
+            base: 0,
+            yielders: vec![ptr::null(); threads as usize],
             fault: None,
         }
     }
 
-    /// Sets all state to that of a block that begins.
-    pub(crate) fn begin(&mut self, block: u32) {
-        self.block = block;
-        self.stats.blocks += 1;
+    /// Sets all state to that of a cluster that begins.
+    pub(crate) fn begin(&mut self, cluster: u32) {
+        self.block = cluster * self.launch.cluster;
+        self.stats.blocks += u64::from(self.launch.cluster);
         self.shared.poison();
         if let Some(races) = &mut self.races {
             races.begin();
         }
         self.warps.iter_mut().for_each(Warp::begin);
-        self.runnable = u32::MAX >> (WARP as usize - self.warps.len());
-        self.barriers = Barriers::default();
+        self.runnable = u128::MAX >> (u128::BITS as usize - self.warps.len());
+        self.barriers = (0..self.launch.cluster).map(|_| Barriers::default()).collect();
+        self.cluster = ClusterBarrier::default();
+        self.mbarriers.clear();
         self.copies.iter_mut().for_each(Copies::clear);
+        self.bulk_copies.clear();
+        self.warpgroups.iter_mut().for_each(Warpgroup::begin);
+    }
+
+    /// Makes a thread the running one.
+    pub(crate) fn switch_to(&mut self, thread: u32) {
+        self.thread = thread;
+        self.rank = thread / self.launch.threads;
+        self.base = self.rank * self.shared.pitch;
+    }
+
+    /// All threads have exited: whether they left something behind that goes on.
+    pub(crate) fn check_end(&self) -> Outcome<()> {
+        match self.bulk_copies.len() {
+            0 => Ok(()),
+            copies => Err(self.fault_of_block(Cause::Unfinished(copies))),
+        }
+    }
+
+    /// Why no thread can go on.
+    #[cold]
+    pub(crate) fn deadlock(&self) -> Box<Fault> {
+        let reasons = self.describe_barriers().chain(self.describe_cluster());
+        let reasons = reasons.chain(self.describe_mbarriers()).chain(self.describe_products());
+        let reasons: Vec<_> = reasons.chain(self.describe_collectives()).collect();
+        self.fault_of_block(Cause::Deadlock(reasons.join("; ")))
+    }
+
+    fn fault_of_block(&self, cause: Cause) -> Box<Fault> {
+        Box::new(self.launch.fault(Place::Block(self.block), cause))
     }
 
     /// The running thread's warp and lane.
@@ -86,7 +140,9 @@ impl<'a> Machine<'a> {
     /// A fault of any thread.
     #[cold]
     pub(crate) fn fault_of<T>(&self, thread: u32, cause: Cause) -> Outcome<T> {
-        Err(Box::new(self.launch.fault(Place::Thread { block: self.block, thread }, cause)))
+        let threads = self.launch.threads;
+        let place = Place::Thread { block: self.block + thread / threads, thread: thread % threads };
+        Err(Box::new(self.launch.fault(place, cause)))
     }
 
     /// Lets these lanes of a warp run.

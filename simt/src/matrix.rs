@@ -1,6 +1,6 @@
 //! Matrix instructions of a whole warp.
 
-use half::slice::HalfFloatSliceExt;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
 use crate::machine::{Machine, Outcome};
@@ -25,13 +25,19 @@ impl MmaKind {
         }
     }
 
-    fn widen<const N: usize>(self, bits: &[u16; N]) -> [f32; N] {
+    /// Widens elements exactly.
+    pub(crate) fn widen<const N: usize>(self, bits: &[u16; N]) -> [f32; N] {
         let mut wide = [0.0; N];
-        match self {
-            Self::F16 => bits.map(f16::from_bits).convert_to_f32_slice(&mut wide),
-            Self::Bf16 => bits.map(bf16::from_bits).convert_to_f32_slice(&mut wide),
-        }
+        self.widen_into(bits, &mut wide);
         wide
+    }
+
+    /// The same for as many elements as the slices have.
+    pub(crate) fn widen_into(self, bits: &[u16], wide: &mut [f32]) {
+        match self {
+            Self::F16 => bits.reinterpret_cast::<f16>().convert_to_f32_slice(wide),
+            Self::Bf16 => bits.reinterpret_cast::<bf16>().convert_to_f32_slice(wide),
+        }
     }
 }
 
@@ -40,7 +46,7 @@ const COLUMNS: usize = 8;
 const DEPTH: usize = 16;
 
 /// Splits a register into its two elements.
-fn split(pair: u32) -> [u16; 2] {
+pub(crate) fn split(pair: u32) -> [u16; 2] {
     [pair as u16, (pair >> 16) as u16]
 }
 

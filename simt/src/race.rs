@@ -1,38 +1,84 @@
 //! The race check of shared memory: vector clocks.
 //!
-//! Each thread has a clock. An access is known by its thread and that thread's clock at the time; it is ordered before a
-//! later one if the later thread has since learnt of that clock. Lanes learn of each other at `sync_warp` and, like
-//! warps, at barriers. Only whole warps meet at barriers, so what a thread knows of another warp is one number that
-//! holds for all its lanes, and tables stay small. Clocks go on from block to block: whatever a former block left in the
-//! tables is then known to everyone.
+//! Each warp has a clock. An access is known by who made it and the warp's clock at the time; it is ordered before a later
+//! one if the later thread has since learnt of that clock. Lanes learn of each other at `sync_warp`, whole warps at
+//! barriers, single threads at mbarriers. Mostly a thread knows as much of all lanes of another warp, so that one number
+//! per warp will do; single threads of which more is known are kept beside it.
+//!
+//! What runs beside the threads has clocks of its own: the bulk copies that complete on one mbarrier (its phases), and the
+//! products of one warpgroup (its groups). Threads learn of those by waiting for them.
+//!
+//! Clocks go on from block to block: whatever a former block left in the tables is then known to everyone.
 
-use core::array;
-
-use crate::{Access, Cause, WARP};
+use crate::{Access, Actor, Cause, Launch, WARP};
 
 const LANES: usize = WARP as usize;
 
-/// What the warps that arrived at a barrier have done, by warp.
-pub(crate) type Release = Vec<u32>;
+/// A warp, the copies of an mbarrier, or the products of a warpgroup.
+pub(crate) type Agent = u32;
 
-/// What one warp's lanes know.
-struct Clocks {
-    /// Of themselves: the clock of each lane.
-    now: [u32; LANES],
-    /// Of each other: by who knows, then by whom it is about.
-    lanes: [[u32; LANES]; LANES],
-    /// Of all lanes of other warps, by warp.
-    warps: Vec<u32>,
+/// What somebody knows of others, or tells them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Knowledge {
+    /// By agent: all it did up to this clock.
+    agents: Vec<u32>,
+    /// Threads of which more is known than of their warps, each with its clock.
+    threads: Vec<(u32, u32)>,
 }
 
-impl Clocks {
-    fn top(&self) -> u32 {
-        self.now.into_iter().fold(0, u32::max)
+impl Knowledge {
+    fn of_agent(&self, agent: Agent) -> u32 {
+        self.agents.get(agent as usize).copied().unwrap_or(0)
+    }
+
+    fn of_thread(&self, thread: u32) -> u32 {
+        let own = self.threads.iter().find(|(other, _)| *other == thread);
+        own.map_or(0, |&(_, clock)| clock).max(self.of_agent(thread / WARP))
+    }
+
+    fn learn_agent(&mut self, agent: Agent, clock: u32) {
+        if self.agents.len() <= agent as usize {
+            self.agents.resize(agent as usize + 1, 0);
+        }
+        let known = &mut self.agents[agent as usize];
+        *known = clock.max(*known);
+    }
+
+    fn learn_thread(&mut self, thread: u32, clock: u32) {
+        if self.of_thread(thread) < clock {
+            self.threads.retain(|(other, _)| *other != thread);
+            self.threads.push((thread, clock));
+        }
+    }
+
+    /// Adds what the other knows.
+    pub(crate) fn join(&mut self, other: &Self) {
+        if self.agents.len() < other.agents.len() {
+            self.agents.resize(other.agents.len(), 0);
+        }
+        for (known, &told) in self.agents.iter_mut().zip(&other.agents) {
+            *known = told.max(*known);
+        }
+        for &(thread, clock) in &other.threads {
+            self.learn_thread(thread, clock);
+        }
+        let agents = &self.agents;
+        self.threads.retain(|&(thread, clock)| agents.get((thread / WARP) as usize).is_none_or(|&all| all < clock));
     }
 }
 
-/// An access: the clock in the upper half; below it the thread that stored, or the lanes that loaded.
-#[derive(Clone, Copy, Default)]
+/// One warp's clock and what its lanes know.
+#[derive(Default)]
+struct Clocks {
+    now: u32,
+    /// Of each other: by who knows, then by whom it is about.
+    lanes: [[u32; LANES]; LANES],
+    /// Of everyone else, by who knows.
+    others: [Knowledge; LANES],
+}
+
+/// An access: the clock in the upper half; below it who stored, or the lanes that loaded.
+#[derive(Clone, Copy, PartialEq)]
 struct Event(u64);
 
 impl Event {
@@ -49,143 +95,275 @@ impl Event {
     }
 }
 
-/// All clocks of a block, and the last accesses to each byte of its shared memory.
+/// All clocks of a cluster, and the last accesses to each byte of its shared memory. Threads, warps and bytes are counted
+/// through all its blocks.
 pub(crate) struct Races {
+    /// Threads of a block.
+    threads: u32,
+    /// Bytes from one block's shared memory to the next's.
+    pitch: u32,
     clocks: Vec<Clocks>,
-    /// The last store, by byte.
-    stores: Vec<Event>,
-    /// The last loads, by warp and then by byte. Of loads at different clocks the later stay: with full masks, who knows
-    /// of them knows of the earlier.
-    loads: Vec<Vec<Event>>,
+    /// Everyone knows what happened up to this clock.
+    past: u32,
+    /// The latest clock of copies and products.
+    latest: u32,
+    /// Agents so far: warps, warpgroups, mbarriers.
+    agents: Agent,
+    /// The [`Event`] of the last store, by byte. Numbers, so that tables of untouched memory cost nothing.
+    stores: Vec<u64>,
+    /// The [`Event`]s of the last loads, by warp or warpgroup and then by byte. Of a warp's loads at different clocks the
+    /// later stay.
+    loads: Vec<Vec<u64>>,
+    /// By thread: the clock up to which its stores are visible to copies and products.
+    fenced: Vec<u32>,
 }
 
 impl Races {
-    pub(crate) fn new(shared_bytes: u32, warps: u32) -> Self {
-        let (bytes, warps) = (shared_bytes as usize, warps as usize);
+    pub(crate) fn new(launch: &Launch<'_>, pitch: u32) -> Self {
+        let bytes = (pitch * launch.cluster) as usize;
+        let agents = launch.warps() + launch.warpgroups();
         Self {
-            clocks: (0..warps)
-                .map(|_| Clocks { now: [0; LANES], lanes: [[0; LANES]; LANES], warps: vec![0; warps] })
-                .collect(),
-            stores: vec![Event::default(); bytes],
-            loads: vec![vec![Event::default(); bytes]; warps],
+            threads: launch.threads,
+            pitch,
+            clocks: (0..launch.warps()).map(|_| Clocks::default()).collect(),
+            past: 0,
+            latest: 0,
+            agents,
+            stores: vec![0; bytes],
+            loads: (0..agents).map(|_| vec![0; bytes]).collect(),
+            fenced: vec![0; (launch.threads * launch.cluster) as usize],
         }
     }
 
-    /// A block begins: everyone knows everything that came before.
+    /// A cluster begins: everyone knows everything that came before.
     pub(crate) fn begin(&mut self) {
-        let past = self.clocks.iter().map(Clocks::top).max().unwrap_or(0);
+        self.past = self.clocks.iter().map(|warp| warp.now).fold(self.latest, u32::max);
         for warp in &mut self.clocks {
-            warp.now.fill(past + 1);
-            warp.lanes.as_flattened_mut().fill(past);
-            warp.warps.fill(past);
+            *warp = Clocks { now: self.past + 1, ..Clocks::default() };
         }
+        self.agents = self.loads.len() as Agent;
     }
 
-    /// Whether `thread` knows of what the other thread had done at `clock`.
+    /// The agent of one more mbarrier.
+    pub(crate) fn add_agent(&mut self) -> Agent {
+        self.agents += 1;
+        self.agents - 1
+    }
+
+    /// The agent of a warpgroup's products.
+    pub(crate) fn products_of(&self, warpgroup: u32) -> Agent {
+        self.clocks.len() as Agent + warpgroup
+    }
+
+    /// An agent's clock after `count` (from 1) phases or groups.
+    fn clock_of(&mut self, count: u32) -> u32 {
+        let clock = self.past + count;
+        self.latest = self.latest.max(clock);
+        clock
+    }
+
+    /// Whether `thread` knows of what the other thread, or the agent whose first it would be, had done at `clock`.
     #[inline]
     fn knows(&self, thread: u32, other: u32, clock: u32) -> bool {
-        let (warp, other_warp) = (thread / WARP, other / WARP);
-        let clocks = &self.clocks[warp as usize];
-        let known = if warp != other_warp {
-            clocks.warps[other_warp as usize]
-        } else if thread != other {
-            clocks.lanes[(thread % WARP) as usize][(other % WARP) as usize]
+        if clock <= self.past || thread == other {
+            return true;
+        }
+        let clocks = &self.clocks[(thread / WARP) as usize];
+        let lane = (thread % WARP) as usize;
+        if thread / WARP == other / WARP {
+            clock <= clocks.lanes[lane][(other % WARP) as usize]
         } else {
-            clock
-        };
-        clock <= known
+            let others = &clocks.others[lane];
+            clock <= others.of_agent(other / WARP) || clock <= others.of_thread(other)
+        }
     }
 
-    fn check_stores(&self, thread: u32, address: u32, bytes: u32, access: Access) -> Result<(), Cause> {
+    #[cold]
+    fn race(&self, thread: u32, access: Access, at: u32, other_access: Access, other: u32) -> Cause {
+        let other = self.actor(thread, other);
+        Cause::Race { access, address: at % self.pitch, other_access, other }
+    }
+
+    fn actor(&self, thread: u32, other: u32) -> Actor {
+        let agent = other / WARP;
+        if agent >= self.loads.len() as Agent {
+            Actor::Copy
+        } else if agent >= self.clocks.len() as Agent {
+            Actor::Products
+        } else if other / self.threads == thread / self.threads {
+            Actor::Thread(other % self.threads)
+        } else {
+            Actor::Peer { rank: other / self.threads, thread: other % self.threads }
+        }
+    }
+
+    fn check_stores(&self, thread: u32, at: u32, bytes: u32, access: Access) -> Result<(), Cause> {
         let mut last = u64::MAX;
-        for (at, store) in (address..).zip(&self.stores[address as usize..][..bytes as usize]) {
+        for (at, &store) in (at..).zip(&self.stores[at as usize..][..bytes as usize]) {
             // Neighbouring bytes mostly come from one store.
-            if store.0 != last && !self.knows(thread, store.who(), store.clock()) {
-                return Err(Cause::Race { access, address: at, other_access: Access::Store, other: store.who() });
+            if store != last && !self.knows(thread, Event(store).who(), Event(store).clock()) {
+                return Err(self.race(thread, access, at, Access::Store, Event(store).who()));
             }
-            last = store.0;
+            last = store;
         }
         Ok(())
     }
 
-    /// A load of `bytes` bytes at `address` by `thread`.
-    pub(crate) fn load(&mut self, thread: u32, address: u32, bytes: u32) -> Result<(), Cause> {
-        self.check_stores(thread, address, bytes, Access::Load)?;
+    /// Whether `thread` may look at what is there: a load that leaves no trace.
+    pub(crate) fn look(&self, thread: u32, at: u32, bytes: u32) -> Result<(), Cause> {
+        self.check_stores(thread, at, bytes, Access::Load)
+    }
+
+    /// A load of `bytes` bytes by `thread`.
+    pub(crate) fn load(&mut self, thread: u32, at: u32, bytes: u32) -> Result<(), Cause> {
+        self.look(thread, at, bytes)?;
         let (warp, lane) = ((thread / WARP) as usize, thread % WARP);
-        let clock = self.clocks[warp].now[lane as usize];
-        for load in &mut self.loads[warp][address as usize..][..bytes as usize] {
-            let others = if load.clock() >= clock { load.who() } else { 0 };
-            *load = Event::new(clock.max(load.clock()), others | 1 << lane);
+        let clock = self.clocks[warp].now;
+        for load in &mut self.loads[warp][at as usize..][..bytes as usize] {
+            let last = Event(*load);
+            let others = if last.clock() == clock { last.who() } else { 0 };
+            *load = Event::new(clock, others | 1 << lane).0;
         }
         Ok(())
     }
 
-    /// A store of `bytes` bytes at `address` by `thread`.
-    pub(crate) fn store(&mut self, thread: u32, address: u32, bytes: u32) -> Result<(), Cause> {
-        self.check_stores(thread, address, bytes, Access::Store)?;
-        let (warp, lane) = ((thread / WARP) as usize, thread % WARP);
-        for other_warp in 0..self.clocks.len() {
-            let loads = &self.loads[other_warp][address as usize..][..bytes as usize];
-            if other_warp != warp {
-                let known = self.clocks[warp].warps[other_warp];
-                if loads.iter().all(|load| load.clock() <= known) {
-                    continue;
-                }
+    /// A store of `bytes` bytes by `thread`.
+    pub(crate) fn store(&mut self, thread: u32, at: u32, bytes: u32) -> Result<(), Cause> {
+        self.check_stores(thread, at, bytes, Access::Store)?;
+        let (warp, lane) = (thread / WARP, (thread % WARP) as usize);
+        let clocks = &self.clocks[warp as usize];
+        for (agent, loads) in (0..).zip(&self.loads) {
+            let loads = &loads[at as usize..][..bytes as usize];
+            let known = if agent == warp { self.past } else { clocks.others[lane].of_agent(agent).max(self.past) };
+            if loads.iter().all(|&load| Event(load).clock() <= known) {
+                continue;
             }
             let mut last = u64::MAX;
-            for (at, load) in (address..).zip(loads) {
-                let mut lanes = if load.0 == last { 0 } else { load.who() };
-                last = load.0;
+            for (at, &load) in (at..).zip(loads) {
+                let mut lanes = if load == last { 0 } else { Event(load).who() };
+                last = load;
                 while lanes != 0 {
-                    let other = other_warp as u32 * WARP + lanes.trailing_zeros();
+                    let other = agent * WARP + lanes.trailing_zeros();
                     lanes &= lanes - 1;
-                    if !self.knows(thread, other, load.clock()) {
-                        let (access, other_access) = (Access::Store, Access::Load);
-                        return Err(Cause::Race { access, address: at, other_access, other });
+                    if !self.knows(thread, other, Event(load).clock()) {
+                        return Err(self.race(thread, Access::Store, at, Access::Load, other));
                     }
                 }
             }
         }
-        let clock = self.clocks[warp].now[lane as usize];
-        self.stores[address as usize..][..bytes as usize].fill(Event::new(clock, thread));
+        self.stores[at as usize..][..bytes as usize].fill(Event::new(clocks.now, thread).0);
         Ok(())
+    }
+
+    /// A copy that completes on an mbarrier in its phase number `phase` (from 1) has stored.
+    pub(crate) fn copied(&mut self, agent: Agent, phase: u32, at: u32, bytes: u32) {
+        let event = Event::new(self.clock_of(phase), agent * WARP);
+        self.stores[at as usize..][..bytes as usize].fill(event.0);
+    }
+
+    /// Whether all lanes of a warp may let products read what is there.
+    pub(crate) fn offer(&self, warp: u32, at: u32, bytes: u32) -> Result<(), Cause> {
+        let mut last = u64::MAX;
+        for (at, &store) in (at..).zip(&self.stores[at as usize..][..bytes as usize]) {
+            if store != last {
+                let (who, clock) = (Event(store).who(), Event(store).clock());
+                for thread in warp * WARP..(warp + 1) * WARP {
+                    if !self.knows(thread, who, clock) {
+                        return Err(self.race(thread, Access::Load, at, Access::Store, who));
+                    }
+                }
+                if clock > self.past && self.fenced.get(who as usize).is_some_and(|&fenced| clock > fenced) {
+                    return Err(Cause::Unfenced { address: at % self.pitch, by: self.actor(warp * WARP, who) });
+                }
+            }
+            last = store;
+        }
+        Ok(())
+    }
+
+    /// Products of a warpgroup's group number `group` (from 1) have read.
+    pub(crate) fn multiplied(&mut self, agent: Agent, group: u32, at: u32, bytes: u32) {
+        let event = Event::new(self.clock_of(group), 1);
+        self.loads[agent as usize][at as usize..][..bytes as usize].fill(event.0);
+    }
+
+    /// What `thread` stored so far becomes visible to copies and products.
+    pub(crate) fn fence(&mut self, thread: u32) {
+        let now = &mut self.clocks[(thread / WARP) as usize].now;
+        self.fenced[thread as usize] = *now;
+        *now += 1;
     }
 
     /// The lanes of `mask` wait for each other.
     pub(crate) fn sync_warp(&mut self, warp: usize, mask: u32) {
         let clocks = &mut self.clocks[warp];
-        let inside = |lane: usize| mask >> lane & 1 == 1;
-        let past = (0..LANES).filter(|&lane| inside(lane)).map(|lane| clocks.now[lane]).fold(0, u32::max);
-        let known: [u32; LANES] = array::from_fn(|about| {
-            let told = (0..LANES).filter(|&lane| inside(lane)).map(|lane| clocks.lanes[lane][about]).fold(0, u32::max);
-            if inside(about) { past } else { told }
-        });
-        for lane in (0..LANES).filter(|&lane| inside(lane)) {
-            clocks.lanes[lane] = known;
-            clocks.now[lane] = past + 1;
+        let inside = |lane: &usize| mask >> lane & 1 == 1;
+        let mut lanes = [0; LANES];
+        let mut others = Knowledge::default();
+        for lane in (0..LANES).filter(inside) {
+            for (known, &told) in lanes.iter_mut().zip(&clocks.lanes[lane]) {
+                *known = told.max(*known);
+            }
+            others.join(&clocks.others[lane]);
         }
+        for about in (0..LANES).filter(inside) {
+            lanes[about] = clocks.now;
+        }
+        for lane in (0..LANES).filter(inside) {
+            clocks.lanes[lane] = lanes;
+            clocks.others[lane].clone_from(&others);
+        }
+        clocks.now += 1;
     }
 
     /// A warp arrives at a barrier: tells what its lanes have done and know.
-    pub(crate) fn release(&mut self, warp: usize, release: &mut Release) {
+    pub(crate) fn release(&mut self, warp: usize, release: &mut Knowledge) {
         let clocks = &mut self.clocks[warp];
-        release.resize(clocks.warps.len(), 0);
-        let top = clocks.top();
-        for (told, &known) in release.iter_mut().zip(&clocks.warps) {
-            *told = known.max(*told);
-        }
-        release[warp] = release[warp].max(top);
-        clocks.now.fill(top + 1);
+        clocks.others.iter().for_each(|others| release.join(others));
+        release.learn_agent(warp as Agent, clocks.now);
+        clocks.now += 1;
     }
 
-    /// A warp's wait at a barrier ends: its lanes learn what has been told there.
-    pub(crate) fn acquire(&mut self, warp: usize, release: &Release) {
+    /// A warp's wait at a barrier ends: its lanes learn what has been told there, of each other too.
+    pub(crate) fn acquire(&mut self, warp: usize, release: &Knowledge) {
         let clocks = &mut self.clocks[warp];
-        for (known, &told) in clocks.warps.iter_mut().zip(release) {
-            *known = told.max(*known);
+        clocks.others.iter_mut().for_each(|others| others.join(release));
+        let told = release.of_agent(warp as Agent);
+        clocks.lanes.as_flattened_mut().iter_mut().for_each(|known| *known = told.max(*known));
+    }
+
+    /// One thread tells what it has done and knows.
+    pub(crate) fn release_thread(&mut self, thread: u32, release: &mut Knowledge) {
+        let (warp, lane) = (thread / WARP, (thread % WARP) as usize);
+        let clocks = &mut self.clocks[warp as usize];
+        release.join(&clocks.others[lane]);
+        let mut known = clocks.lanes[lane];
+        known[lane] = clocks.now;
+        release.learn_agent(warp, known.into_iter().fold(u32::MAX, u32::min));
+        for (about, known) in (warp * WARP..).zip(known) {
+            release.learn_thread(about, known);
         }
-        // All its lanes were at the barrier, with the clock before the present one.
-        let known = clocks.top() - 1;
-        clocks.lanes.as_flattened_mut().fill(known);
+        clocks.now += 1;
+    }
+
+    /// One thread learns what has been told.
+    pub(crate) fn acquire_thread(&mut self, thread: u32, release: &Knowledge) {
+        let (warp, lane) = (thread / WARP, (thread % WARP) as usize);
+        let clocks = &mut self.clocks[warp as usize];
+        clocks.others[lane].join(release);
+        for (about, known) in (warp * WARP..).zip(&mut clocks.lanes[lane]) {
+            *known = release.of_thread(about).max(*known);
+        }
+    }
+
+    /// Copies of an mbarrier's phase number `phase` (from 1) tell that they are done.
+    pub(crate) fn release_copies(&mut self, agent: Agent, phase: u32, release: &mut Knowledge) {
+        release.learn_agent(agent, self.clock_of(phase));
+    }
+
+    /// A warp has waited for the groups of products up to number `group`.
+    pub(crate) fn acquire_products(&mut self, warp: usize, agent: Agent, group: u32) {
+        let clock = self.clock_of(group);
+        self.clocks[warp].others.iter_mut().for_each(|others| others.learn_agent(agent, clock));
     }
 }

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
 use crate::machine::{Installed, Machine, is_running, peek};
-use crate::{Cause, Fault, Place, WARP};
+use crate::{Cause, Fault, WARP};
 
 /// Stack of a thread. Register tiles live there, several times over where nothing is optimised; pages never touched cost
 /// nothing.
@@ -25,7 +25,7 @@ thread_local! {
     static PANICKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Stacks for the threads of a block, kept from launch to launch.
+/// Stacks for the threads of a cluster, kept from launch to launch.
 pub(crate) struct Stacks(Vec<DefaultStack>);
 
 impl Stacks {
@@ -45,21 +45,21 @@ impl Drop for Stacks {
     }
 }
 
-/// Runs one block to its end.
-pub(crate) fn run_block(
+/// Runs the blocks of one cluster to their end.
+pub(crate) fn run_cluster(
     machine: &mut Machine<'_>,
-    block: u32,
+    cluster: u32,
     rng: &mut ChaCha8Rng,
     stacks: &mut Stacks,
     kernel: &impl Fn(),
 ) -> Result<(), Fault> {
     silence_panics();
-    machine.begin(block);
-    let launch = machine.launch;
+    machine.begin(cluster);
+    let together = machine.warps.len() * WARP as usize;
     let _installed = Installed::new(machine);
     let mut threads: Vec<Thread> = stacks
         .0
-        .drain(..launch.threads as usize)
+        .drain(..together)
         .map(|stack| {
             // SAFETY: the coroutine borrows `kernel` alone, and `finish` below ends it before this function returns.
             unsafe { Coroutine::with_stack_unchecked(stack, |yielder, ()| live(yielder, kernel)) }
@@ -70,26 +70,29 @@ pub(crate) fn run_block(
     outcome.map_err(|fault| *fault)
 }
 
-/// Lets warps take turns until all threads have exited or one faults.
+/// Lets warps take turns until all threads have exited or one faults. Copies that are under way take turns, too.
 fn turns(threads: &mut [Thread], rng: &mut ChaCha8Rng) -> Result<(), Box<Fault>> {
     let mut living = threads.len();
     while living > 0 {
-        let runnable = peek(|machine| machine.runnable);
-        if runnable == 0 {
-            return Err(peek(|machine| {
-                let cause = Cause::Deadlock(machine.describe_deadlock());
-                Box::new(machine.launch.fault(Place::Block(machine.block), cause))
-            }));
-        }
+        let (runnable, copies) = peek(|machine| (machine.runnable, machine.bulk_copies.len() as u32));
         let random = rng.next_u32();
-        let warp = pick(runnable, random);
+        let warps = runnable.count_ones();
+        let turn = choose(random >> 16, warps + u32::from(copies > 0));
+        if turn >= warps {
+            match copies {
+                0 => return Err(peek(|machine| machine.deadlock())),
+                _ => peek(|machine| machine.deliver(choose(random & 0xffff, copies) as usize))?,
+            }
+            continue;
+        }
+        let warp = member(runnable, turn);
         let first = random % WARP;
         let mut lanes = peek(|machine| machine.warps[warp as usize].ready).rotate_right(first);
         while lanes != 0 {
             let thread = warp * WARP + (lanes.trailing_zeros() + first) % WARP;
             lanes &= lanes - 1;
             peek(|machine| {
-                machine.thread = thread;
+                machine.switch_to(thread);
                 machine.stats.switches += 1;
             });
             let exited = threads[thread as usize].resume(()).as_return().is_some();
@@ -99,13 +102,17 @@ fn turns(threads: &mut [Thread], rng: &mut ChaCha8Rng) -> Result<(), Box<Fault>>
             }
         }
     }
-    Ok(())
+    peek(|machine| machine.check_end())
 }
 
-/// A set bit, chosen by the upper half of a random number.
-fn pick(mut set: u32, random: u32) -> u32 {
-    let skip = ((random >> 16) * set.count_ones()) >> 16;
-    for _ in 0..skip {
+/// A number below `count` for one of 16 random bits.
+fn choose(random: u32, count: u32) -> u32 {
+    (random * count) >> 16
+}
+
+/// The member of a set that so many others precede.
+fn member(mut set: u128, preceding: u32) -> u32 {
+    for _ in 0..preceding {
         set &= set - 1;
     }
     set.trailing_zeros()

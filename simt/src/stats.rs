@@ -58,4 +58,18 @@ stats! {
     copies,
     /// Waits for them.
     copy_waits,
+    /// Bulk copies issued.
+    bulk_copies,
+    /// Bytes they wrote.
+    bulk_copy_bytes,
+    /// Arrivals at mbarriers.
+    mbarrier_arrivals,
+    /// Waits at them.
+    mbarrier_waits,
+    /// Blocks of 16 x 8 elements that `wgmma` added a depth of 16 to.
+    wgmma_blocks,
+    /// Waits for them.
+    wgmma_waits,
+    /// Warps' arrivals at the cluster's barrier.
+    cluster_barriers,
 }

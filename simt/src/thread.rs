@@ -6,13 +6,13 @@ use crate::machine::{enter, peek};
 /// Index of the thread in its block. Its lane is this modulo 32.
 #[inline]
 pub fn thread_idx() -> u32 {
-    peek(|machine| machine.thread)
+    peek(|machine| machine.thread - machine.rank * machine.launch.threads)
 }
 
 /// Index of the block in the grid.
 #[inline]
 pub fn block_idx() -> u32 {
-    peek(|machine| machine.block)
+    peek(|machine| machine.block + machine.rank)
 }
 
 /// Blocks of the grid.

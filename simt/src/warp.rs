@@ -46,9 +46,9 @@ impl Warp {
         self.groups.clear();
     }
 
-    /// A collective that waits for lanes: operation, mask, lanes there.
-    pub(crate) fn stuck(&self) -> Option<(Op, u32, u32)> {
-        self.groups.first().map(|group| (group.op, group.mask, group.arrived))
+    /// Whether none of its lanes runs any more.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.exited == u32::MAX
     }
 }
 
@@ -101,6 +101,10 @@ impl Machine<'_> {
             }
             Op::Ldmatrix { count, transpose } => self.load_matrices(warp, count, transpose)?,
             Op::Mma(kind) => self.multiply(warp, kind),
+            Op::Wgmma(_) | Op::WgmmaCommit => return self.issue(warp, op),
+            Op::WgmmaWait { running } => return self.wait_for_products(warp, running),
+            Op::ClusterArrive => return self.arrive_at_cluster(warp),
+            Op::ClusterWait => return self.wait_for_cluster(warp),
             Op::BarrierSync { id, threads } => return self.arrive_at_barrier(warp, op, id, threads, true),
             Op::BarrierArrive { id, threads } => return self.arrive_at_barrier(warp, op, id, threads, false),
         }
@@ -143,8 +147,21 @@ impl Machine<'_> {
                 let waiting = w as u32 * WARP + arrived.trailing_zeros();
                 self.fault(Cause::Exited { op, mask, waiting, exited: self.thread })
             }
-            None => Ok(()),
+            None => {
+                if self.warps[w].has_exited() {
+                    self.end_cluster_phase();
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// Collectives that wait for lanes.
+    pub(crate) fn describe_collectives(&self) -> impl Iterator<Item = String> {
+        let stuck = self.warps.iter().enumerate().filter_map(|(warp, state)| Some((warp, state.groups.first()?)));
+        stuck.map(|(warp, Group { op, mask, arrived })| {
+            format!("lanes {arrived:#010x} of warp {warp} wait at {op} with mask {mask:#010x}")
+        })
     }
 }
 

@@ -154,7 +154,7 @@ fn bad_copies_are_faults() {
         assert_eq!(found, Cause::CopySize { bytes, src_bytes });
     }
     let found = cause(first(|| simt::cp_async(8, FROM(0), 16, 16)));
-    assert!(matches!(found, Cause::MisalignedShared { access: Access::Store, address: 8, bytes: 16 }));
+    assert!(matches!(found, Cause::MisalignedShared { access: Access::Store, address: 8, bytes: 16, align: 16 }));
     let found = cause(first(|| simt::cp_async(0, FROM(4), 8, 4)));
     assert!(matches!(found, Cause::MisalignedGlobal { offset: 4, .. }));
     // The bytes that are not read need not be there.

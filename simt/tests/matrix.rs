@@ -61,7 +61,7 @@ fn ldmatrix_checks_each_row_for_its_lane() {
         simt::ldmatrix::<1>(lane * 8, false);
     })
     .unwrap_err();
-    assert_eq!(fault.cause, Cause::MisalignedShared { access: Access::Load, address: 8, bytes: 16 });
+    assert_eq!(fault.cause, Cause::MisalignedShared { access: Access::Load, address: 8, bytes: 16, align: 16 });
 }
 
 fn pack(kind: MmaKind, low: f32, high: f32) -> u32 {

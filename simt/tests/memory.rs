@@ -121,7 +121,7 @@ fn shared_accesses_are_checked() {
     }
     assert_eq!(
         cause(first(|| simt::store_shared(6, [0; 4]))),
-        Cause::MisalignedShared { access: Access::Store, address: 6, bytes: 4 }
+        Cause::MisalignedShared { access: Access::Store, address: 6, bytes: 4, align: 4 }
     );
 }
 

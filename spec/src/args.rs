@@ -102,8 +102,19 @@ pub struct MapBoxes {
 
 /// Tensor maps of Q, K and V: the second argument of kernels that use the copy engine, passed by value.
 ///
-/// Each is 128 bytes that the driver encoded (on the GPU) and must lie at a multiple of 64 bytes; the type cannot say so,
-/// since the code generator takes no argument aligned above 16 bytes. The PTX is patched instead.
+/// Each is 128 bytes. For a GPU its driver encodes them; they must lie at a multiple of 64 bytes, which the type cannot say,
+/// since the code generator takes no argument aligned above 16 bytes: the PTX is patched instead. For the CPU machine they
+/// are [`PlainMap`](crate::PlainMap)s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TensorMaps(pub [[u64; 16]; 3]);
+
+/// Both arguments of a kernel that uses the copy engine, as the CPU machine passes them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct MappedArgs {
+    /// The first.
+    pub args: AttentionArgs,
+    /// The second, of [`PlainMap`](crate::PlainMap)s.
+    pub maps: TensorMaps,
+}

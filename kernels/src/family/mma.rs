@@ -11,8 +11,8 @@ use crate::attention::{
     store_output,
 };
 use crate::gpu::{
-    CacheHint, Element, Shared, any_lane, commit, fma, load_matrices, load_matrices_transposed, shuffle_xor,
-    sync_block, sync_group, thread_index, wait,
+    CacheHint, Element, Shared, any_lane, commit, load_matrices, load_matrices_transposed, sync_block, sync_group,
+    thread_index, wait,
 };
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
 

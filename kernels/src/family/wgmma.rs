@@ -156,7 +156,7 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
         block.init::<G>();
     }
     if thread == G::CONSUMERS * 128 {
-        maps.map(TensorMap::prefetch);
+        maps.iter().for_each(|map| map.prefetch());
     }
     sync_block();
     let work = Work::of_this_block(args, G::TILE_Q);

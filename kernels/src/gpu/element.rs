@@ -22,6 +22,12 @@ pub trait Element: Copy + 'static {
     fn mma(c: &mut [f32; 4], a: [u32; 4], b: [u32; 2]);
 }
 
+/// The type as the CPU machine names it.
+#[cfg(not(target_arch = "nvptx64"))]
+pub(super) const fn kind<E: Element>() -> simt::MmaKind {
+    if E::IS_BF16 { simt::MmaKind::Bf16 } else { simt::MmaKind::F16 }
+}
+
 /// IEEE half precision.
 #[derive(Clone, Copy, Debug)]
 pub enum F16 {}

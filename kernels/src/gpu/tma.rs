@@ -7,16 +7,23 @@ use super::{Mbarrier, Shared};
 
 /// A tensor map of 128 bytes that the host made: `[batch, head, row, column]` with a box of one head's rows by 64 columns.
 #[derive(Clone, Copy, Debug)]
-pub struct TensorMap(u64);
+pub struct TensorMap(#[cfg(target_arch = "nvptx64")] u64, #[cfg(not(target_arch = "nvptx64"))] simt::TensorMap);
 
 impl TensorMap {
-    /// Size in bytes.
-    pub const BYTES: u64 = 128;
-
-    /// Three maps that follow each other from an address on, aligned to 64 bytes.
+    /// The maps that lie one after the other from an address on: those of a kernel's [`spec::TensorMaps`].
+    #[cfg(target_arch = "nvptx64")]
     #[inline(always)]
-    pub fn three(address: u64) -> [Self; 3] {
-        [0, 1, 2].map(|i| Self(address + i * Self::BYTES))
+    pub fn three_at(address: u64) -> [Self; 3] {
+        [0, 128, 256].map(|offset| Self(address + offset))
+    }
+
+    /// The maps of a kernel's argument.
+    #[cfg(not(target_arch = "nvptx64"))]
+    pub fn three_of(maps: &spec::TensorMaps) -> [Self; 3] {
+        maps.0.map(|words| {
+            let spec::PlainMap { address, extents, strides, box_rows } = spec::PlainMap::from_words(&words);
+            Self(simt::TensorMap { address, extents, strides, rows: box_rows })
+        })
     }
 
     /// Fetches the map itself, so that the first copy does not wait for it.
@@ -43,6 +50,26 @@ impl TensorMap {
                 in(reg32) batch, in(reg32) barrier.address(), options(nostack));
         }
         #[cfg(not(target_arch = "nvptx64"))]
-        simt::tma_load(to.address(), self.0, barrier.address(), [column, row, head, batch]);
+        simt::tma_load(to.address(), &self.0, barrier.address(), [column, row, head, batch]);
     }
+}
+
+/// The tensor maps that are the second argument of the kernel `$symbol`, which stays where it is during the launch.
+#[cfg(target_arch = "nvptx64")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! tensor_maps {
+    ($symbol:ident) => {{
+        let address: u64;
+        // SAFETY: takes an address.
+        unsafe {
+            core::arch::asm!(
+                concat!("mov.b64 {0}, ", stringify!($symbol), "_param_1;"),
+                "cvta.param.u64 {0}, {0};",
+                out(reg64) address,
+                options(pure, nomem, nostack)
+            );
+        }
+        $crate::gpu::TensorMap::three_at(address)
+    }};
 }

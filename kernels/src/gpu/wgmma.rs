@@ -9,6 +9,8 @@
 use core::arch::asm;
 use core::marker::PhantomData;
 
+#[cfg(not(target_arch = "nvptx64"))]
+use super::element::kind;
 use super::{Element, Shared};
 
 /// What a product reads from shared memory: an address with strides.
@@ -51,7 +53,10 @@ pub struct Accumulator<const N: usize> {
 /// An accumulator that products may be writing to.
 #[derive(Debug)]
 pub struct InFlight<E, const N: usize> {
+    /// On the CPU machine poison: it keeps the values itself.
     values: [[f32; 4]; N],
+    #[cfg(not(target_arch = "nvptx64"))]
+    accumulator: simt::Accumulator,
     element: PhantomData<E>,
 }
 
@@ -94,7 +99,12 @@ impl<const N: usize> Accumulator<N> {
             asm!("wgmma.fence.sync.aligned;", options(nostack));
         }
         pin(&mut self.values);
-        InFlight { values: self.values, element: PhantomData }
+        InFlight {
+            #[cfg(not(target_arch = "nvptx64"))]
+            accumulator: simt::wgmma_begin(&mut self.values),
+            values: self.values,
+            element: PhantomData,
+        }
     }
 }
 
@@ -112,6 +122,11 @@ impl<E: Element, const N: usize> InFlight<E, N> {
             } else {
                 asm!("wgmma.wait_group.sync.aligned 0;", options(nostack));
             }
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            simt::wgmma_wait(running);
+            simt::wgmma_end(self.accumulator, &mut self.values);
         }
         pin(&mut self.values);
         Accumulator { values: self.values }
@@ -202,7 +217,7 @@ macro_rules! product {
                     }
                 }
                 #[cfg(not(target_arch = "nvptx64"))]
-                simt::wgmma_shared(E::KIND, &mut self.values, a.0, b.0, fresh);
+                simt::wgmma_shared(kind::<E>(), self.accumulator, a.0, b.0, fresh);
             }
 
             #[inline(always)]
@@ -226,7 +241,7 @@ macro_rules! product {
                     }
                 }
                 #[cfg(not(target_arch = "nvptx64"))]
-                simt::wgmma_registers(E::KIND, &mut self.values, a, b.0);
+                simt::wgmma_registers(kind::<E>(), self.accumulator, a, b.0);
             }
         }
     )*};

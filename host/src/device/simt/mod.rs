@@ -18,12 +18,12 @@ use crate::oracle::metamorphic::Executor;
 use crate::oracle::{Outputs, Reference, judge};
 use prepared::Prepared;
 
-/// Multiply-adds of the blocks that run for one case and schedule, at most, so that it takes some tenths of a second.
-/// One block always runs.
+/// Multiply-adds of the clusters that run for one case and schedule, at most, so that it takes some tenths of a second.
+/// One cluster always runs.
 const WORK: u64 = 8 << 20;
 
-/// Blocks that a time is modelled from.
-const MODELLED_BLOCKS: u64 = 2;
+/// Clusters that a time is modelled from.
+const MODELLED_CLUSTERS: u64 = 2;
 
 /// Runs kernels on the CPU machine.
 ///
@@ -58,12 +58,9 @@ impl Simt {
         };
         let geometry = legal(problem, variant, &self.description.limits);
         let geometry = geometry.map_err(|reason| Failure::Illegal(reason.to_string()))?;
-        if geometry.boxes.is_some() {
-            return Err(Failure::Launch("the CPU machine has no copy engine, which this family needs".into()));
-        }
-        let symbol = variant.kernel(problem).symbol().to_string();
-        let entry = self.entry(path, &symbol)?;
-        Ok(Prepared::new(*problem, *variant, geometry, symbol, entry))
+        let kernel = variant.kernel(problem);
+        let entry = self.entry(path, &kernel.symbol().to_string())?;
+        Ok(Prepared::new(*problem, *variant, geometry, kernel, entry))
     }
 
     fn entry(&mut self, path: &Path, symbol: &str) -> Result<Entry, Failure> {
@@ -83,11 +80,11 @@ impl Simt {
         let kernel = self.prepare(&case.problem, &subject.variant, &subject.code)?;
         let tensors = case.inputs.generate(&case.problem)?;
         let seed = case.inputs.seed;
-        let blocks = kernel.sample(WORK / kernel.work_per_block(), seed);
-        let (outputs, _) = kernel.launch(&tensors, &blocks, seed)?;
-        let reference = Reference::of(&case.problem, &tensors, &kernel.rows(&blocks));
+        let clusters = kernel.sample(WORK / kernel.work_per_cluster(), seed);
+        let (outputs, _) = kernel.launch(&tensors, &clusters, seed)?;
+        let reference = Reference::of(&case.problem, &tensors, &kernel.rows(&clusters));
         let correctness = judge(case, &reference, &outputs)?;
-        let (again, _) = kernel.launch(&tensors, &blocks, seed + 1)?;
+        let (again, _) = kernel.launch(&tensors, &clusters, seed + 1)?;
         if outputs != again {
             let reason = "the outputs depend on the order in which warps run".into();
             return Err(Failure::Wrong { case: case.name.clone(), reason });
@@ -101,7 +98,7 @@ impl Device for Simt {
         &self.description
     }
 
-    /// Runs a seeded sample of the blocks where all would take long, each under two schedules.
+    /// Runs a seeded sample of the clusters (blocks, where there are none) where all would take long, each under two schedules.
     fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
         let mut total = Correctness { cases: 0, max_abs_error: 0.0, budget_used: 0.0 };
         for case in cases {
@@ -120,8 +117,8 @@ impl Device for Simt {
         let mut model = |subject: &Subject| {
             let kernel = self.prepare(&subject.problem, &subject.variant, &subject.code)?;
             let inputs = Inputs { distribution: Distribution::Normal, seed: 0 };
-            let blocks = kernel.sample(MODELLED_BLOCKS, 0);
-            let (_, stats) = kernel.launch(&inputs.generate(&subject.problem)?, &blocks, 0)?;
+            let clusters = kernel.sample(MODELLED_CLUSTERS, 0);
+            let (_, stats) = kernel.launch(&inputs.generate(&subject.problem)?, &clusters, 0)?;
             Ok::<_, Failure>(model::times_us(&subject.problem, &subject.geometry, &stats, &limits))
         };
         subjects

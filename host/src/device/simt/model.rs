@@ -16,6 +16,8 @@ const ISSUE: f64 = 4.0;
 const MULTIPLY_ADDS: f64 = 128.0;
 /// Cycles of a multiprocessor's tensor cores for one m16n8k16.
 const MMA: f64 = 2.0;
+/// The same for one m16n8k16 of a warpgroup's product.
+const WGMMA: f64 = 1.0;
 /// Exponentials of one multiprocessor per cycle.
 const EXPONENTIALS: f64 = 16.0;
 /// Bytes of shared memory that one multiprocessor moves per cycle.
@@ -44,8 +46,10 @@ pub(super) fn times_us(problem: &Problem, geometry: &LaunchGeometry, stats: &Sta
     // Collectives count once per warp, memory operations once per thread.
     let per_warp = stats.shuffles + stats.ballots + stats.warp_syncs + stats.barriers + stats.matrices / 4 + stats.mmas;
     let per_thread = stats.global_loads + stats.global_stores + stats.shared_loads + stats.shared_stores;
-    let shared_bytes = stats.shared_load_bytes + stats.shared_store_bytes + stats.matrices * 128;
-    let multiply_adds = if stats.mmas == 0 { scores * dims / MULTIPLY_ADDS } else { per_block(stats.mmas) * MMA };
+    let shared_bytes =
+        stats.shared_load_bytes + stats.shared_store_bytes + stats.bulk_copy_bytes + stats.matrices * 128;
+    let tensor_cores = per_block(stats.mmas) * MMA + per_block(stats.wgmma_blocks) * WGMMA;
+    let multiply_adds = if tensor_cores > 0.0 { tensor_cores } else { scores * dims / MULTIPLY_ADDS };
     let cycles = [
         (per_block(per_warp) + per_block(per_thread) / 32.0) / ISSUE,
         multiply_adds,

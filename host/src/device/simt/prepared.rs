@@ -1,7 +1,7 @@
 //! A kernel ready to run a problem on the CPU machine.
 
 use simt::{Blocks, Buffer, CallError, Class, Entry, Launch, Stats, address_of};
-use spec::{AttentionArgs, Gene, LaunchGeometry, Problem, Strides, Variant};
+use spec::{AttentionArgs, Gene, Kernel, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps, Variant};
 
 use super::blocks;
 use crate::cases::Tensors;
@@ -13,6 +13,7 @@ pub(super) struct Prepared {
     problem: Problem,
     geometry: LaunchGeometry,
     tile_q: u32,
+    cluster: u32,
     symbol: String,
     entry: Entry,
 }
@@ -22,33 +23,39 @@ impl Prepared {
         problem: Problem,
         variant: Variant,
         geometry: LaunchGeometry,
-        symbol: String,
+        kernel: Kernel,
         entry: Entry,
     ) -> Self {
         let tile_q = variant.get(Gene::TileQ).map_or(1, u32::from);
-        Self { problem, geometry, tile_q, symbol, entry }
+        let cluster = kernel.launch_bounds().cluster;
+        Self { problem, geometry, tile_q, cluster, symbol: kernel.symbol().to_string(), entry }
     }
 
-    /// Multiply-adds of one block at most.
-    pub(super) fn work_per_block(&self) -> u64 {
+    /// Multiply-adds of one cluster at most.
+    pub(super) fn work_per_cluster(&self) -> u64 {
         let dims = u64::from(self.problem.head_dim_qk) + u64::from(self.problem.head_dim_v);
         u64::from(self.tile_q) * u64::from(self.problem.seqlen_kv) * dims
     }
 
-    /// All blocks if there are no more than `count`, else a seeded sample of so many, but at least one.
+    /// All clusters (blocks, where there are none) if there are no more than `count`, else a seeded sample of so many, but
+    /// at least one.
     pub(super) fn sample(&self, count: u64, seed: u64) -> Vec<u32> {
-        blocks::sample(self.geometry.blocks, count, seed)
+        blocks::sample(self.clusters(), count, seed)
     }
 
-    /// The rows that these blocks write, in order.
-    pub(super) fn rows(&self, blocks: &[u32]) -> Vec<Row> {
-        blocks::rows(&self.problem, &self.geometry, self.tile_q, blocks)
+    /// The rows that these clusters write, in order.
+    pub(super) fn rows(&self, clusters: &[u32]) -> Vec<Row> {
+        blocks::rows(&self.problem, &self.geometry, self.tile_q, clusters)
     }
 
-    /// Runs these blocks under a seeded schedule.
-    pub(super) fn launch(&self, tensors: &Tensors, blocks: &[u32], seed: u64) -> Result<(Outputs, Stats), Failure> {
+    fn clusters(&self) -> u32 {
+        self.geometry.blocks / self.cluster
+    }
+
+    /// Runs these clusters under a seeded schedule.
+    pub(super) fn launch(&self, tensors: &Tensors, clusters: &[u32], seed: u64) -> Result<(Outputs, Stats), Failure> {
         let mut outputs = Outputs::unwritten(&self.problem)?;
-        outputs.partial = blocks.len() < self.geometry.blocks as usize;
+        outputs.partial = clusters.len() < self.clusters() as usize;
         let mut buffers = [
             Buffer::read("Q", bytemuck::cast_slice(tensors.q.storage.inner())),
             Buffer::read("K", bytemuck::cast_slice(tensors.k.storage.inner())),
@@ -57,14 +64,19 @@ impl Prepared {
             Buffer::write("LSE", bytemuck::cast_slice_mut(outputs.lse.inner_mut())),
         ];
         let launch = Launch {
+            cluster: self.cluster,
             shared_bytes: self.geometry.shared_bytes,
-            blocks: Blocks::Only(blocks),
+            blocks: Blocks::Only(clusters),
             seed,
-            // Far more than one operation per multiply-add, and something for what every block does.
-            budget: (self.work_per_block() * 16 + 100_000_000) * blocks.len() as u64,
+            // Far more than one operation per multiply-add, and something for what every cluster does.
+            budget: (self.work_per_cluster() * 16 + 100_000_000) * clusters.len() as u64,
             ..Launch::new(&self.symbol, self.geometry.blocks, self.geometry.threads)
         };
-        let arguments = bytes_of(&self.geometry.args(&self.problem, [0, 1, 2, 3, 4].map(address_of)));
+        let mut arguments = bytes_of(&self.geometry.args(&self.problem, [0, 1, 2, 3, 4].map(address_of)));
+        if let Some(maps) = PlainMap::of(&self.geometry, &self.problem, [0, 1, 2].map(address_of)) {
+            let TensorMaps(maps) = TensorMaps::plain(maps);
+            maps.as_flattened().iter().for_each(|word| arguments.extend(word.to_ne_bytes()));
+        }
         let stats = self.entry.call(&launch, &mut buffers, &arguments).map_err(failure)?;
         Ok((outputs, stats))
     }
@@ -78,7 +90,7 @@ fn failure(error: CallError) -> Failure {
     }
 }
 
-/// The bytes of the kernels' argument, with zeros in the padding at its end.
+/// The bytes of the kernels' first argument, with zeros in the padding at its end.
 fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
     // Without `..`, so that a new field cannot be forgotten. The order is that of the declaration.
     let AttentionArgs {

@@ -1,0 +1,212 @@
+//! `mbarrier`: barriers in shared memory that count arrivals of threads and bytes of bulk copies.
+//!
+//! A phase ends once all arrivals and all expected bytes are there; it orders what came before the arrivals, and the
+//! copies, against what follows a wait for it. Bytes may arrive before they are expected.
+
+use std::collections::BTreeMap;
+
+use crate::machine::{Machine, Outcome, enter, suspend};
+use crate::race::{Agent, Knowledge};
+use crate::{Cause, Misuse, WARP};
+
+/// Size in bytes, and alignment.
+const BYTES: u32 = 8;
+
+/// Most arrivals and most bytes that a barrier counts.
+const MAX_COUNT: u32 = (1 << 20) - 1;
+
+/// One barrier.
+struct Mbarrier {
+    /// Arrivals of each phase.
+    arrivals: u32,
+    /// Those still missing.
+    missing: u32,
+    /// Bytes expected and not yet copied.
+    bytes: i64,
+    /// Phases that are over.
+    over: u32,
+    /// Threads that wait for the present phase.
+    waiting: Vec<u32>,
+    /// The thread that made it, until it has let the copy engine see it.
+    private_to: Option<u32>,
+    /// What those that arrived in the present phase have done.
+    release: Knowledge,
+    /// The same of all phases that are over.
+    told: Knowledge,
+    /// Its copies, where races are looked for.
+    agent: Agent,
+}
+
+/// All barriers of a cluster, by address through all its blocks.
+#[derive(Default)]
+pub(crate) struct Mbarriers(BTreeMap<u32, Mbarrier>);
+
+impl Mbarriers {
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// What `thread` initialised may now be used by copies.
+    pub(crate) fn publish(&mut self, thread: u32) {
+        for barrier in self.0.values_mut().filter(|barrier| barrier.private_to == Some(thread)) {
+            barrier.private_to = None;
+        }
+    }
+}
+
+impl Machine<'_> {
+    /// The barrier at an address of the running thread's block.
+    fn mbarrier(&mut self, address: u32) -> Outcome<&mut Mbarrier> {
+        let (thread, at) = (self.thread, self.base.wrapping_add(address));
+        if address >= self.shared.pitch || !self.mbarriers.0.contains_key(&at) {
+            return self.misuse(address, Misuse::NotInitialised);
+        }
+        if let Some(Err(cause)) = self.races.as_ref().map(|races| races.look(thread, at, BYTES)) {
+            return self.fault(cause);
+        }
+        match self.mbarriers.0.get_mut(&at) {
+            Some(barrier) => Ok(barrier),
+            None => unreachable!("it was there above"),
+        }
+    }
+
+    fn misuse<T>(&self, address: u32, misuse: Misuse) -> Outcome<T> {
+        self.fault(Cause::Mbarrier { address, misuse })
+    }
+
+    fn arrive_at_mbarrier(&mut self, address: u32, bytes: u32) -> Outcome<()> {
+        self.stats.mbarrier_arrivals += 1;
+        let barrier = self.mbarrier(address)?;
+        if barrier.missing == 0 {
+            return self.misuse(address, Misuse::TooManyArrivals);
+        }
+        barrier.missing -= 1;
+        barrier.bytes += i64::from(bytes);
+        if barrier.bytes > i64::from(MAX_COUNT) {
+            return self.misuse(address, Misuse::Bytes(bytes));
+        }
+        let (thread, at) = (self.thread, self.base + address);
+        if let (Some(races), Some(barrier)) = (&mut self.races, self.mbarriers.0.get_mut(&at)) {
+            races.release_thread(thread, &mut barrier.release);
+        }
+        self.end_phase(at);
+        Ok(())
+    }
+
+    /// Whether the running thread may let copies complete on a barrier.
+    pub(crate) fn check_mbarrier(&mut self, address: u32) -> Outcome<()> {
+        match self.mbarrier(address)?.private_to {
+            Some(_) => self.misuse(address, Misuse::Unpublished),
+            None => Ok(()),
+        }
+    }
+
+    /// A copy has stored `bytes` bytes at `to` and counts them on the barrier at `at`, both addresses through all blocks.
+    pub(crate) fn complete_copy(&mut self, at: u32, to: u32, bytes: u32) {
+        let Some(barrier) = self.mbarriers.0.get_mut(&at) else {
+            unreachable!("barriers live as long as their block");
+        };
+        barrier.bytes -= i64::from(bytes);
+        if let Some(races) = &mut self.races {
+            let phase = barrier.over + 1;
+            races.copied(barrier.agent, phase, to, bytes);
+            races.release_copies(barrier.agent, phase, &mut barrier.release);
+        }
+        self.end_phase(at);
+    }
+
+    /// Begins the next phase if the present one has all it waits for.
+    fn end_phase(&mut self, at: u32) {
+        let Some(barrier) = self.mbarriers.0.get_mut(&at) else { return };
+        if barrier.missing > 0 || barrier.bytes != 0 {
+            return;
+        }
+        barrier.over += 1;
+        barrier.missing = barrier.arrivals;
+        barrier.told.join(&std::mem::take(&mut barrier.release));
+        for thread in std::mem::take(&mut barrier.waiting) {
+            self.wake((thread / WARP) as usize, 1 << (thread % WARP));
+        }
+    }
+
+    /// Whether the phase of this parity is over; if not, the running thread waits until a phase ends.
+    fn test_mbarrier(&mut self, address: u32, parity: u32) -> Outcome<bool> {
+        let thread = self.thread;
+        let barrier = self.mbarrier(address)?;
+        if barrier.over % 2 == parity % 2 {
+            barrier.waiting.push(thread);
+            let (warp, lane) = self.place();
+            self.park(warp, lane);
+            return Ok(false);
+        }
+        let at = self.base + address;
+        if let (Some(races), Some(barrier)) = (&mut self.races, self.mbarriers.0.get(&at)) {
+            races.acquire_thread(thread, &barrier.told);
+        }
+        Ok(true)
+    }
+
+    /// What threads wait for at mbarriers.
+    pub(crate) fn describe_mbarriers(&self) -> impl Iterator<Item = String> {
+        let waited_for = self.mbarriers.0.iter().filter(|(_, barrier)| !barrier.waiting.is_empty());
+        waited_for.map(|(at, Mbarrier { missing, bytes, over, waiting, .. })| {
+            let address = at % self.shared.pitch;
+            let (count, first) = (waiting.len(), waiting[0] % self.launch.threads);
+            format!(
+                "{count} threads (thread {first} first) wait at mbarrier {address} for the end of phase {over}, which lacks \
+                 {missing} arrivals and {bytes} bytes"
+            )
+        })
+    }
+}
+
+/// Makes the 8 bytes at `address` a barrier whose phases take so many arrivals. Other threads need a barrier after it,
+/// copies [`crate::fence_proxy_async`] too.
+pub fn mbarrier_init(address: u32, arrivals: u32) {
+    enter(|machine| {
+        let at = machine.base.wrapping_add(address);
+        if machine.mbarriers.0.contains_key(&at) {
+            return machine.misuse(address, Misuse::AlreadyInitialised);
+        }
+        if !(1..=MAX_COUNT).contains(&arrivals) {
+            return machine.misuse(address, Misuse::Arrivals(arrivals));
+        }
+        machine.claim_mbarrier(address)?;
+        let barrier = Mbarrier {
+            arrivals,
+            missing: arrivals,
+            bytes: 0,
+            over: 0,
+            waiting: vec![],
+            private_to: Some(machine.thread),
+            release: Knowledge::default(),
+            told: Knowledge::default(),
+            agent: machine.races.as_mut().map_or(0, |races| races.add_agent()),
+        };
+        machine.mbarriers.0.insert(at, barrier);
+        Ok(())
+    });
+}
+
+/// Arrives (`mbarrier.arrive`).
+pub fn mbarrier_arrive(address: u32) {
+    enter(|machine| machine.arrive_at_mbarrier(address, 0));
+}
+
+/// Arrives, and lets the phase wait for `bytes` of copies too (`mbarrier.arrive.expect_tx`).
+pub fn mbarrier_arrive_expecting(address: u32, bytes: u32) {
+    enter(|machine| machine.arrive_at_mbarrier(address, bytes));
+}
+
+/// Waits until the phase of this parity is over (a loop of `mbarrier.try_wait.parity`): that of the other parity is then
+/// the present one. Phases have parity 0, 1, 0, ...; the one before the first is over.
+pub fn mbarrier_wait(address: u32, parity: u32) {
+    while !enter(|machine| machine.test_mbarrier(address, parity)) {
+        // As on a GPU, a thread that sleeps through two phases goes on waiting.
+        suspend();
+    }
+    enter(|machine| {
+        machine.stats.mbarrier_waits += 1;
+        Ok(())
+    });
+}
