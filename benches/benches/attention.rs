@@ -1,4 +1,4 @@
-//! The default plans on a few shapes: hot, in microseconds by the GPU's clock, and in operations per second.
+//! The plans that records or defaults choose on a few shapes: hot, in microseconds by the GPU's clock, and in operations per second.
 //!
 //! Without a GPU, or for shapes whose kernel cannot be had, one line says why nothing was measured.
 
@@ -9,6 +9,7 @@ use builder::Library;
 use criterion::{Criterion, Throughput};
 use host::attention::{Addresses, Attention};
 use host::cases::{Distribution, Inputs};
+use host::dispatch::Dispatch;
 use host::driver::{Buffer, Gpu, Stream};
 use host::measure::timing::Timer;
 use spec::{Align, Dtype, Mask, Problem};
@@ -28,9 +29,23 @@ fn problems() -> [Problem; 7] {
     ]
 }
 
-fn bench(criterion: &mut Criterion, timer: &Timer, library: &Library, problem: &Problem) -> Result<(), Box<dyn Error>> {
+/// Where kernels come from.
+struct Source {
+    library: Library,
+    dispatch: Option<Dispatch>,
+}
+
+impl Source {
+    fn open(gpu: &Gpu) -> Result<Self, Box<dyn Error>> {
+        let library = Library::open()?;
+        let dispatch = Dispatch::shipped(library.project().root(), gpu.name())?;
+        Ok(Self { library, dispatch })
+    }
+}
+
+fn bench(criterion: &mut Criterion, timer: &Timer, source: &Source, problem: &Problem) -> Result<(), Box<dyn Error>> {
     let gpu = timer.stream().gpu();
-    let plan = Attention::new(gpu, library, problem)?;
+    let plan = Attention::new(gpu, &source.library, source.dispatch.as_ref(), problem)?;
     let inputs = Inputs { distribution: Distribution::Normal, seed: 0 }.generate(problem)?;
     let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|tensor| Buffer::of(gpu, tensor.storage.inner()));
     let (q, k, v) = (q?, k?, v?);
@@ -59,13 +74,14 @@ fn bench(criterion: &mut Criterion, timer: &Timer, library: &Library, problem: &
 
 fn main() {
     let here = Gpu::open(0).and_then(|gpu| Timer::new(&gpu)).map_err(Box::<dyn Error>::from);
-    let (timer, library) = match here.and_then(|timer| Ok((timer, Library::open()?))) {
+    let (timer, source) = match here.and_then(|timer| Source::open(timer.stream().gpu()).map(|source| (timer, source)))
+    {
         Ok(here) => here,
         Err(error) => return println!("nothing measured: {error}"),
     };
     let mut criterion = Criterion::default().configure_from_args();
     for problem in problems() {
-        if let Err(error) = bench(&mut criterion, &timer, &library, &problem) {
+        if let Err(error) = bench(&mut criterion, &timer, &source, &problem) {
             println!("{problem} not measured: {error}");
         }
     }

@@ -6,11 +6,15 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use builder::{BuildError, Library};
-use spec::{AttentionArgs, DeviceLimits, Family, Gene, Illegal, LaunchGeometry, Problem, Strides, Variant, legal};
+use builder::{BuildError, Library, PtxArtifact};
+use spec::{
+    AttentionArgs, DeviceLimits, Gene, Illegal, LaunchGeometry, MapBoxes, Problem, Strides, TensorMaps, Variant, legal,
+};
 
-use crate::driver::{DriverError, Function, Gpu, Grid, Module, Stream};
+use crate::dispatch::{self, Choice, Chosen, Dispatch};
+use crate::driver::{Argument, DriverError, Function, Gpu, Grid, Module, Stream, Tiled};
 use crate::tensor::{Element, Layout, Tensor};
 
 /// Bytes of the widest load a family without a gene for it uses.
@@ -122,25 +126,41 @@ pub struct Addresses {
     pub lse: u64,
 }
 
+/// What a kernel is launched with, for one set of [`Addresses`]. Copied whenever a launch is queued.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Arguments {
+    args: AttentionArgs,
+    /// For kernels that use the copy engine.
+    maps: Option<TensorMaps>,
+}
+
 /// A plan: how one problem is done on one GPU.
 #[derive(Clone, Debug)]
 pub struct Attention {
     problem: Problem,
+    variant: Variant,
+    choice: Choice,
     geometry: LaunchGeometry,
     /// What addresses must be multiples of.
     load_bytes: u64,
     layouts: Layouts,
     function: Function,
+    /// Of the last launch: most callers use the same tensors again, and tensor maps take the driver a while.
+    last: Arc<Mutex<Option<(Addresses, Arguments)>>>,
 }
 
 impl Attention {
-    /// A plan by a variant that is safe rather than the fastest: the first of [`defaults`] that fits and can be had.
-    pub fn new(gpu: &Gpu, library: &Library, problem: &Problem) -> Result<Self, AttentionError> {
-        let [first, others @ ..] = defaults();
-        others.into_iter().fold(Self::with_variant(gpu, library, problem, &first), |plan, variant| {
-            // The first refusal is the one to report: it is of the variant that should have been.
-            plan.or_else(|error| Self::with_variant(gpu, library, problem, &variant).map_err(|_| error))
-        })
+    /// A plan by the variant that `dispatch` records as the fastest, or by a default; [`Attention::choice`] says which
+    /// and why.
+    pub fn new(
+        gpu: &Gpu,
+        library: &Library,
+        dispatch: Option<&Dispatch>,
+        problem: &Problem,
+    ) -> Result<Self, AttentionError> {
+        let Chosen { variant, artifact, choice } =
+            dispatch::choose(library, gpu.name(), gpu.limits(), dispatch, problem)?;
+        Ok(Self { choice, ..Self::from_artifact(gpu, artifact, problem, &variant)? })
     }
 
     /// A plan by this variant, whose PTX comes from `library`; it may be compiled there first.
@@ -152,8 +172,16 @@ impl Attention {
     ) -> Result<Self, AttentionError> {
         // Before anything is compiled.
         geometry(gpu.limits(), problem, variant)?;
-        // One kernel, one answer.
-        let path = library.ptx(&[variant.kernel(problem)], gpu.limits().sm).swap_remove(0)?.path;
+        let artifact = dispatch::code(library, gpu.limits().sm, problem, variant)?;
+        Self::from_artifact(gpu, artifact, problem, variant)
+    }
+
+    fn from_artifact(
+        gpu: &Gpu,
+        PtxArtifact { path, .. }: PtxArtifact,
+        problem: &Problem,
+        variant: &Variant,
+    ) -> Result<Self, AttentionError> {
         let ptx = fs::read_to_string(&path).map_err(|source| AttentionError::Read { path, source })?;
         Self::from_ptx(gpu, &ptx, problem, variant)
     }
@@ -168,8 +196,16 @@ impl Attention {
         let geometry = geometry(module.gpu().limits(), problem, variant)?;
         let function = module.function(builder::ptx::ENTRY)?;
         function.allow_shared(geometry.shared_bytes)?;
-        let load_bytes = variant.get(Gene::LoadBytes).map_or(WIDEST_LOAD, u64::from);
-        Ok(Self { problem: *problem, geometry, load_bytes, layouts: Layouts::of(problem), function })
+        Ok(Self {
+            problem: *problem,
+            variant: *variant,
+            choice: Choice::Given,
+            geometry,
+            load_bytes: variant.get(Gene::LoadBytes).map_or(WIDEST_LOAD, u64::from),
+            layouts: Layouts::of(problem),
+            function,
+            last: Arc::default(),
+        })
     }
 
     /// Queues O = attention(Q, K, V), and its LSE if wanted.
@@ -203,12 +239,12 @@ impl Attention {
     pub unsafe fn launch_at(&self, stream: &Stream, addresses: &Addresses) -> Result<(), AttentionError> {
         self.check_gpu("the stream", stream.gpu())?;
         // SAFETY: the caller vouches for the tensors.
-        unsafe { self.queue(stream, &self.arguments(addresses)?) }?;
+        unsafe { self.queue(stream, &self.arguments_again(addresses)?) }?;
         Ok(())
     }
 
-    /// The kernel's argument for tensors at these addresses; a caller that launches often on the same ones can keep it.
-    pub fn arguments(&self, addresses: &Addresses) -> Result<AttentionArgs, AttentionError> {
+    /// The kernel's arguments for tensors at these addresses; a caller that launches often on the same ones can keep them.
+    pub fn arguments(&self, addresses: &Addresses) -> Result<Arguments, AttentionError> {
         let Addresses { q, k, v, o, lse } = *addresses;
         for (tensor, address) in [("Q", q), ("K", k), ("V", v), ("O", o)] {
             check_alignment(tensor, address, self.load_bytes)?;
@@ -216,23 +252,65 @@ impl Attention {
         if lse != 0 {
             check_alignment("LSE", lse, size_of::<f32>() as u64)?;
         }
-        Ok(self.geometry.args(&self.problem, [q, k, v, o, lse]))
+        let args = self.geometry.args(&self.problem, [q, k, v, o, lse]);
+        let maps = self.geometry.boxes.map(|boxes| self.tensor_maps(addresses, boxes)).transpose()?;
+        Ok(Arguments { args, maps })
     }
 
-    /// Queues the kernel with an argument from [`Attention::arguments`] in a stream of the plan's GPU.
+    /// Queues the kernel with arguments from [`Attention::arguments`] in a stream of the plan's GPU.
     ///
     /// # Safety
     ///
     /// As for [`Attention::launch_at`].
-    pub unsafe fn queue(&self, stream: &Stream, arguments: &AttentionArgs) -> Result<(), DriverError> {
+    pub unsafe fn queue(&self, stream: &Stream, arguments: &Arguments) -> Result<(), DriverError> {
         let LaunchGeometry { blocks, threads, shared_bytes, .. } = self.geometry;
-        // SAFETY: every entry point takes `AttentionArgs` by value; the caller vouches for the tensors.
-        unsafe { self.function.launch(stream, Grid { blocks, threads, shared_bytes }, arguments) }
+        let grid = Grid { blocks, threads, shared_bytes };
+        let args = Argument::by_value(&arguments.args);
+        // SAFETY: every entry point takes `AttentionArgs`, and those whose geometry has boxes `TensorMaps` after it; the
+        // caller vouches for the tensors.
+        unsafe {
+            match &arguments.maps {
+                None => self.function.launch(stream, grid, &[args]),
+                Some(maps) => self.function.launch(stream, grid, &[args, Argument::by_value(maps)]),
+            }
+        }
+    }
+
+    /// Like [`Attention::arguments`], without work if the addresses are those of the last launch.
+    fn arguments_again(&self, addresses: &Addresses) -> Result<Arguments, AttentionError> {
+        // What a thread that panicked left there is whole.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match *last {
+            Some((known, arguments)) if known == *addresses => Ok(arguments),
+            _ => {
+                let arguments = self.arguments(addresses)?;
+                *last = Some((*addresses, arguments));
+                Ok(arguments)
+            }
+        }
+    }
+
+    fn tensor_maps(&self, addresses: &Addresses, boxes: MapBoxes) -> Result<TensorMaps, DriverError> {
+        let Layouts { q, k, v, .. } = self.layouts;
+        let map = |address, Layout { shape, strides, .. }: Layout, rows| {
+            Tiled { address, dtype: self.problem.dtype, shape, strides, rows }.encode()
+        };
+        Ok(TensorMaps([map(addresses.q, q, boxes.q)?, map(addresses.k, k, boxes.kv)?, map(addresses.v, v, boxes.kv)?]))
     }
 
     /// The problem.
     pub fn problem(&self) -> &Problem {
         &self.problem
+    }
+
+    /// How it is done.
+    pub fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
+    /// Why it is done so.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
     }
 
     /// The layouts of its tensors.
@@ -259,26 +337,12 @@ impl Attention {
     }
 }
 
-/// Variants that are safe for any problem, the better ones first; not every one fits every GPU and head_dim.
-pub fn defaults() -> [Variant; 3] {
-    let mma = |tile_kv| {
-        let genes = [
-            (Gene::TileQ, 64),
-            (Gene::TileKv, tile_kv),
-            (Gene::Warps, 4),
-            (Gene::Stages, 2),
-            // Rows of every head_dim can be padded; they cannot all be permuted.
-            (Gene::SharedPad, 1),
-        ];
-        genes
-            .into_iter()
-            .fold(Variant::smallest(Family::Mma), |variant, (gene, value)| variant.with(gene, value).unwrap_or(variant))
-    };
-    // The smallest tiles of the most portable family fit every GPU and any strides.
-    [mma(64), mma(32), Variant::smallest(Family::Tiled)]
-}
-
-fn geometry(limits: &DeviceLimits, problem: &Problem, variant: &Variant) -> Result<LaunchGeometry, AttentionError> {
+/// How a legal variant is launched.
+pub(crate) fn geometry(
+    limits: &DeviceLimits,
+    problem: &Problem,
+    variant: &Variant,
+) -> Result<LaunchGeometry, AttentionError> {
     legal(problem, variant, limits).map_err(|reason| AttentionError::Illegal {
         problem: Box::new(*problem),
         variant: Box::new(*variant),
@@ -295,29 +359,7 @@ fn check_alignment(tensor: &'static str, address: u64, needed: u64) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use spec::{Dtype, Sm};
-
     use super::*;
-
-    #[test]
-    fn a_default_fits_every_head_dim_on_every_gpu() {
-        for limits in Sm::ALL.map(DeviceLimits::of) {
-            for head_dim in (8..=256).step_by(8) {
-                let problem = Problem::new(1, 8, 512, head_dim, Dtype::F16);
-                let fitting = defaults().into_iter().find(|variant| geometry(&limits, &problem, variant).is_ok());
-                let family = fitting.map(|variant| variant.family());
-                assert_eq!(family, Some(Family::Mma), "{problem} on {}", limits.sm);
-            }
-        }
-    }
-
-    #[test]
-    fn odd_strides_fall_back_to_narrow_loads() {
-        let mut problem = Problem::SEED;
-        problem.strides.k.seq += 1;
-        let fits = defaults().map(|variant| geometry(&DeviceLimits::H100, &problem, &variant).is_ok());
-        assert_eq!(fits, [false, false, true]);
-    }
 
     #[test]
     fn misaligned_addresses_are_named() {

@@ -4,6 +4,7 @@ pub mod attention;
 pub mod cases;
 pub mod cli;
 pub mod device;
+pub mod dispatch;
 pub mod driver;
 pub mod evolve;
 pub mod measure;

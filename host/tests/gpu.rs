@@ -11,7 +11,11 @@ use host::measure::timing::{Timer, Work};
 use host::oracle::{Answers, Outputs, judge};
 use host::tensor::{Element, Layout, Tensor};
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::Problem;
+use spec::{Align, Dtype, Mask, Problem};
+
+/// Fills every GPU with query tiles, so that its default is made for that; the last tiles are ragged.
+const FILLING: Problem =
+    Problem::new(2, 16, 1100, 128, Dtype::Bf16).with_heads_kv(4).with_mask(Mask::Causal(Align::BottomRight));
 
 type Outcome = Result<(), Failed>;
 type Test = fn(&Gpu) -> Outcome;
@@ -27,6 +31,7 @@ const TESTS: &[(&str, Test)] = &[
     ("the_timer_tells_work_apart", the_timer_tells_work_apart),
     ("files_round_trip_through_the_gpu", files_round_trip_through_the_gpu),
     ("the_public_api_is_right", the_public_api_is_right),
+    ("a_recorded_launch_keeps_its_tensors", a_recorded_launch_keeps_its_tensors),
     ("misuse_of_the_public_api_is_refused", misuse_of_the_public_api_is_refused),
 ];
 
@@ -161,8 +166,8 @@ fn files_round_trip_through_the_gpu(gpu: &Gpu) -> Outcome {
 fn the_public_api_is_right(gpu: &Gpu) -> Outcome {
     let library = Library::open()?;
     let stream = Stream::new(gpu)?;
-    for case in gate(&Problem::SEED) {
-        let plan = Attention::new(gpu, &library, &case.problem)?;
+    for case in [Problem::SEED, FILLING].iter().flat_map(gate) {
+        let plan = Attention::new(gpu, &library, None, &case.problem)?;
         ensure(plan.function().local_bytes()? == 0, || "the default kernel spills registers".into())?;
         let answer = Answers::default().to(&case)?;
         let inputs = &answer.tensors;
@@ -181,8 +186,35 @@ fn the_public_api_is_right(gpu: &Gpu) -> Outcome {
     Ok(())
 }
 
+fn a_recorded_launch_keeps_its_tensors(gpu: &Gpu) -> Outcome {
+    let stream = Stream::new(gpu)?;
+    for problem in [Problem::SEED, FILLING] {
+        let plan = Attention::new(gpu, &Library::open()?, None, &problem)?;
+        let layouts = plan.layouts();
+        let one = match problem.dtype {
+            Dtype::F16 => 0x3c00u16,
+            Dtype::Bf16 => 0x3f80,
+        };
+        let filled = |layout: Layout, value| Ok::<_, Failed>(Tensor::of(gpu, layout, &vec![value; layout.extent()?])?);
+        let (q, k) = (filled(layouts.q, one)?, filled(layouts.k, one)?);
+        let (ones, zeros) = (filled(layouts.v, one)?, filled(layouts.v, 0)?);
+        let mut o = Tensor::new(gpu, layouts.o)?;
+        let recorded = Graph::capture(&stream, |stream| plan.launch(stream, [&q, &k, &ones], &mut o, None))?;
+        plan.launch(&stream, [&q, &k, &zeros], &mut o, None)?;
+        stream.synchronize()?;
+        ensure(o.values::<u16>()?.iter().all(|word| *word == 0), || format!("{problem}: zeros by {}", plan.variant()))?;
+        // SAFETY: the tensors outlive the replay.
+        unsafe { recorded.launch(&stream) }?;
+        stream.synchronize()?;
+        ensure(o.values::<u16>()?.iter().all(|word| *word == one), || {
+            format!("{problem}: ones by {}", plan.variant())
+        })?;
+    }
+    Ok(())
+}
+
 fn misuse_of_the_public_api_is_refused(gpu: &Gpu) -> Outcome {
-    let plan = Attention::new(gpu, &Library::open()?, &Problem::SEED)?;
+    let plan = Attention::new(gpu, &Library::open()?, None, &Problem::SEED)?;
     let stream = Stream::new(gpu)?;
     let layouts = plan.layouts();
     let [q, k, v, mut o] = [

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 not done for the reason given in one line, 2 arguments that are not understood.
 
+mod bench;
 mod choice;
 mod evolve;
 mod place;
@@ -29,6 +30,8 @@ enum Command {
     Evolve(evolve::Args),
     /// Measure many variants of a problem and keep them as a record.
     Sweep(sweep::Args),
+    /// Time the recorded variants, or given ones, on suites of shapes: one line of JSON each.
+    Bench(bench::Args),
     /// Serve a device on standard input and output; other commands start it.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -39,6 +42,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Evolve(args) => evolve::run(args),
         Command::Sweep(args) => sweep::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Worker(args) => worker::run(args),
     };
     match result {

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_part_is_drawn_by_family_and_named() {
         let (variants, words) = part(fixture::wide(), None, Some(7), 3);
-        assert_eq!(variants.len(), 14);
+        assert_eq!(variants.len(), 7 * Family::ALL.len());
         assert!(words.starts_with("7 of ") && words.contains("mma variants by seed 3"), "{words}");
         let (all, words) = part(fixture::wide(), Some(Family::Mma), None, 3);
         assert!(all.iter().all(|variant| variant.family() == Family::Mma) && words.starts_with("all "));
@@ -129,6 +129,7 @@ mod tests {
 
     #[test]
     fn an_unknown_family_is_refused_with_those_there_are() {
-        assert_eq!(family("warp").unwrap_err().to_string(), "--family is warp; families are tiled, mma");
+        let error = family("warp").unwrap_err().to_string();
+        assert!(error.starts_with("--family is warp; families are tiled, mma"), "{error}");
     }
 }

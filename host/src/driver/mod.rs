@@ -12,11 +12,13 @@ mod module;
 mod nvml;
 mod raw;
 mod stream;
+mod tensor_map;
 
 pub use buffer::Buffer;
 pub use error::DriverError;
 pub use gpu::{Gpu, Rates};
 pub use graph::Graph;
-pub use module::{Function, Grid, Module};
+pub use module::{Argument, Function, Grid, Module};
 pub use nvml::{Clocks, Monitor};
 pub use stream::{Event, Stream};
+pub use tensor_map::Tiled;

@@ -1,6 +1,7 @@
 //! Compiled kernels: PTX in, functions out.
 
 use std::ffi::{CString, c_int, c_void};
+use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
 
@@ -97,6 +98,18 @@ pub struct Grid {
     pub shared_bytes: u32,
 }
 
+/// One argument of a launch, copied when the launch is queued.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Argument<'a>(*const c_void, PhantomData<&'a c_void>);
+
+impl<'a> Argument<'a> {
+    /// The value itself is passed, so it must have the layout that the kernel expects.
+    pub fn by_value<T: Copy>(value: &'a T) -> Self {
+        Self(ptr::from_ref(value).cast(), PhantomData)
+    }
+}
+
 /// A kernel of a module, which it keeps loaded.
 #[derive(Clone, Debug)]
 pub struct Function {
@@ -129,16 +142,15 @@ impl Function {
         Ok(value.max(0).unsigned_abs())
     }
 
-    /// Queues the kernel with one argument, which it takes by value.
+    /// Queues the kernel with arguments that it takes by value.
     ///
     /// # Safety
     ///
-    /// The kernel must take exactly an `A`, `A` must be `repr(C)`, and what its addresses point at must be live and large
-    /// enough until the stream has been waited for.
-    pub unsafe fn launch<A: Copy>(&self, stream: &Stream, grid: Grid, argument: &A) -> Result<(), DriverError> {
+    /// The arguments must be of the kernel's types, in number and order. What their addresses point at must be live and
+    /// large enough until the stream has been waited for.
+    pub unsafe fn launch(&self, stream: &Stream, grid: Grid, arguments: &[Argument<'_>]) -> Result<(), DriverError> {
         self.gpu().bind()?;
-        let mut arguments = [ptr::from_ref(argument).cast_mut().cast::<c_void>()];
-        // SAFETY: the driver copies the argument before it returns; the caller vouches for the rest.
+        // SAFETY: the driver reads the list and copies the arguments before it returns; the caller vouches for the rest.
         unsafe {
             call!(cuLaunchKernel(
                 self.raw,
@@ -150,7 +162,7 @@ impl Function {
                 1,
                 grid.shared_bytes,
                 stream.raw(),
-                arguments.as_mut_ptr(),
+                arguments.as_ptr().cast_mut().cast(),
                 ptr::null_mut(),
             ))
         }

@@ -42,6 +42,20 @@ unsafe extern "C" {
         arguments: *mut *mut c_void,
         extra: *mut *mut c_void,
     ) -> Code;
+    pub(super) fn cuTensorMapEncodeTiled(
+        map: *mut c_void,
+        data_type: c_uint,
+        rank: c_uint,
+        address: *mut c_void,
+        extents: *const u64,
+        strides: *const u64,
+        boxes: *const c_uint,
+        element_strides: *const c_uint,
+        interleave: c_uint,
+        swizzle: c_uint,
+        l2_promotion: c_uint,
+        outside: c_uint,
+    ) -> Code;
     pub(super) fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> Code;
     pub(super) fn cuEventRecord(event: CUevent, stream: CUstream) -> Code;
     pub(super) fn cuEventSynchronize(event: CUevent) -> Code;

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use spec::Variant;
+use spec::{DeviceLimits, Variant, legal};
 
 use super::{
     EvolveError,
@@ -17,6 +17,7 @@ use super::{
     space::Space,
     trial::Verdict,
 };
+use crate::cases::Case;
 use crate::device::{Correctness, Device, Failure, Samples, Subject, TimingPlan};
 
 /// What the journal keeps of a compiled variant: files may move.
@@ -101,7 +102,8 @@ impl<'a> Bench<'a> {
         let question = Question::Check { variant: *variant, whole };
         self.ask(&question, std::slice::from_ref(variant), |device, subjects, cases| {
             let cases = if whole { &cases.suite } else { &cases.gate };
-            passed(device.check(&subjects[0], cases)?, cases.len())
+            let cases = fitting(cases, variant, &device.description().limits);
+            passed(device.check(&subjects[0], &cases)?, cases.len())
         })
     }
 
@@ -200,6 +202,11 @@ fn subjects(
             })
         })
         .collect()
+}
+
+/// The cases that a variant claims to do: it may, for one, refuse some strides.
+fn fitting(cases: &[Case], variant: &Variant, limits: &DeviceLimits) -> Vec<Case> {
+    cases.iter().filter(|case| legal(&case.problem, variant, limits).is_ok()).cloned().collect()
 }
 
 /// Noise belongs to a purpose and to the variant it is about, the last one, whenever its turn comes.

@@ -87,3 +87,58 @@ fn find(ratio: &Interval, noise: &NoiseFloor) -> Finding {
         Finding::NoClaim
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+    use rand_distr::{Distribution, StudentT};
+
+    use super::*;
+
+    /// Runs of 60 paired claim samples and 40 A/A samples with 1 % of heavy-tailed noise each; the winner takes `truth`
+    /// times the incumbent's time. Returns how many claimed it faster, and how many intervals missed the truth.
+    fn runs(count: usize, truth: f64, seed: u64) -> (usize, usize) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let noise = StudentT::new(4.0).unwrap();
+        let mut draw = |us: f64, n: usize| -> Samples {
+            let hot_us = (0..n).map(|_| us * f64::exp(0.01 * noise.sample(&mut rng) / 2f64.sqrt())).collect();
+            Samples { hot_us, ..Samples::default() }
+        };
+        let (mut faster, mut missed) = (0, 0);
+        for _ in 0..count {
+            let floor = NoiseFloor::of(&draw(10.0, 40).hot_us, &draw(10.0, 40).hot_us).unwrap();
+            let made = claims(&draw(10.0 * truth, 60), Some(&draw(10.0, 60)), &[], &floor).unwrap();
+            faster += usize::from(made[0].finding == Finding::Faster);
+            missed += usize::from(!made[0].ratio.contains(truth));
+        }
+        (faster, missed)
+    }
+
+    /// Nominal 5 % two-sided, so 2.5 % on the faster side; with 1,000 runs the binomial allows 5 % for 6.6 %.
+    #[test]
+    fn a_kernel_is_rarely_claimed_faster_than_itself() {
+        let (faster, missed) = runs(1000, 1.0, 11);
+        assert!(faster <= 38 && missed <= 66, "{faster} false claims, {missed} intervals missed 1");
+    }
+
+    #[test]
+    fn three_percent_are_found_and_bounded() {
+        let (faster, missed) = runs(1000, 0.97, 12);
+        assert!(faster >= 950 && missed <= 66, "{faster} claims, {missed} intervals missed 0.97");
+    }
+
+    #[test]
+    fn a_record_backs_no_claim_and_each_claim_has_its_share_of_the_error() {
+        let samples =
+            |us: f64| Samples { hot_us: (0..60).map(|i| us + 0.01 * f64::from(i % 7)).collect(), ..Samples::default() };
+        let (winner, incumbent) = (samples(5.0), samples(10.0));
+        let now = Peer { name: "now".into(), hot_us: samples(9.0).hot_us, cold_us: vec![], recorded: None };
+        let then = Peer { name: "then".into(), recorded: Some("2000".into()), ..now.clone() };
+        let floor = NoiseFloor::of(&incumbent.hot_us, &incumbent.hot_us).unwrap();
+        let made = claims(&winner, Some(&incumbent), &[now, then], &floor).unwrap();
+        let findings: Vec<Finding> = made.iter().map(|claim| claim.finding).collect();
+        assert_eq!(findings, [Finding::Faster, Finding::Faster, Finding::Context]);
+        assert!(made.iter().all(|claim| claim.level == 0.975));
+    }
+}

@@ -141,3 +141,43 @@ fn register_rules(trials: &[Trial]) -> Vec<Rule> {
     };
     Family::ALL.into_iter().filter_map(rule).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        evolve::trial::{Refusal, Trial},
+        record::fixture,
+    };
+
+    fn trials() -> Vec<Trial> {
+        let members = fixture::wide().members();
+        let of = |(number, variant): (usize, &Variant)| fixture::trial(number, *variant, fixture::true_us(variant));
+        members.iter().rev().step_by(37).take(60).enumerate().map(of).collect()
+    }
+
+    #[test]
+    fn effects_name_the_genes_that_matter() {
+        let trials = trials();
+        let effects = Insights::learn(&trials, &[], 0.005).effects(&trials);
+        let matters = [Gene::TileQ, Gene::TileKv, Gene::Stages, Gene::KvSplit, Gene::Warps];
+        let top: Vec<Gene> = effects.iter().take(4).map(|effect| effect.gene).collect();
+        assert!(top.iter().filter(|gene| matters.contains(gene)).count() >= 3, "{top:?}");
+        assert!(effects.iter().all(|effect| effect.ratio.low < effect.ratio.high && effect.trials > 0));
+    }
+
+    #[test]
+    fn a_value_that_always_fails_is_avoided_until_it_works() {
+        let (bad, good): (Vec<Trial>, Vec<Trial>) =
+            trials().into_iter().partition(|trial| trial.variant.get(Gene::ExpPoly) == Some(4));
+        let refusals: Vec<Refusal> = bad
+            .iter()
+            .map(|trial| Refusal { generation: 1, variant: trial.variant, reason: Reason::Gate, why: "spills".into() })
+            .collect();
+        let insights = Insights::learn(&good, &refusals, 0.005);
+        assert!(insights.advises_against(&bad[0].variant) && !insights.advises_against(&good[0].variant));
+        assert!(insights.rules[0].text.starts_with("mma: avoid exp_poly=4: "), "{}", insights.rules[0].text);
+        let worked: Vec<Trial> = good.iter().chain(&bad[..1]).cloned().collect();
+        assert!(!Insights::learn(&worked, &refusals, 0.005).advises_against(&bad[0].variant));
+    }
+}

@@ -10,7 +10,13 @@ use spec::{DeviceLimits, Family, Gene, Problem, Variant};
 use super::sweep::{Header, Measurement, Row, SCHEMA, Sweep};
 use crate::{
     device::{Correctness, Description, Failure, Kind, Samples},
-    evolve::{settings::Peers, source::Facts, space::Space},
+    evolve::{
+        settings::Peers,
+        source::Facts,
+        space::Space,
+        trial::{Identity, Operator, Trial},
+    },
+    measure::statistics::Interval,
 };
 
 /// Some thousand variants of the seed shape on an H100; the whole space takes seconds to list in a debug build.
@@ -123,5 +129,23 @@ fn facts(spills: u32) -> Facts {
         spill_load_bytes: spills,
         shared_bytes: 0,
         notes: vec![],
+    }
+}
+
+/// A trial of a variant that took this long.
+pub(crate) fn trial(number: usize, variant: Variant, us: f64) -> Trial {
+    let geometry = wide().admit(&variant).expect("members are legal");
+    Trial {
+        number,
+        generation: 0,
+        variant,
+        operator: Operator::Draw,
+        parents: vec![],
+        identity: Identity { sha256: variant.to_string(), geometry },
+        facts: Some(facts(0)),
+        correctness: Correctness { cases: 3, max_abs_error: 2e-4, budget_used: 0.5 },
+        suite: false,
+        ratio: Interval { low: 1.0, estimate: 1.0, high: 1.0 },
+        us,
     }
 }

@@ -31,19 +31,23 @@ impl Loader {
     }
 }
 
-/// Starts copying rows `first..first + rows` into a tile, `row_bytes` of each filled up with zeros to a multiple of 32.
-/// Rows from `end` on do not exist.
+/// Rows of a tensor that fill a tile.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// First row.
+    pub first: u32,
+    /// Rows from here on are not read: they do not exist, or no query row of the block sees them.
+    pub end: u32,
+    /// Rows of the tile.
+    pub rows: u32,
+    /// Bytes of a row.
+    pub row_bytes: u32,
+}
+
+/// Starts copying a span into a tile, each row filled up with zeros to a multiple of 32 bytes.
 #[inline(always)]
-pub fn copy_tile(
-    tile: SharedTile,
-    source: &Rows,
-    first: u32,
-    end: u32,
-    rows: u32,
-    row_bytes: u32,
-    hint: CacheHint,
-    loader: Loader,
-) {
+pub fn copy_tile(tile: SharedTile, source: &Rows, span: Span, hint: CacheHint, loader: Loader) {
+    let Span { first, end, rows, row_bytes } = span;
     let chunks = row_bytes.div_ceil(2 * CHUNK) * 2;
     loader.share(rows * chunks, |index| {
         let (row, chunk) = (index / chunks, index % chunks);
@@ -54,18 +58,10 @@ pub fn copy_tile(
     });
 }
 
-/// Loads rows `first..first + rows` into a tile, `load_bytes` (2, 4, 8 or 16) at a time. Rows from `end` on do not exist.
+/// Loads a span into a tile, `load_bytes` (2, 4, 8 or 16) at a time.
 #[inline(always)]
-pub fn load_tile(
-    tile: SharedTile,
-    source: &Rows,
-    first: u32,
-    end: u32,
-    rows: u32,
-    row_bytes: u32,
-    load_bytes: u32,
-    loader: Loader,
-) {
+pub fn load_tile(tile: SharedTile, source: &Rows, span: Span, load_bytes: u32, loader: Loader) {
+    let Span { first, end, rows, row_bytes } = span;
     let loads = row_bytes / load_bytes;
     loader.share(rows * loads, |index| {
         let (row, byte) = (index / loads, index % loads * load_bytes);

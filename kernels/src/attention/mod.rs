@@ -12,7 +12,7 @@ mod work;
 
 pub use exponential::exponential;
 pub use fragment::{across_quad, finish_scores, pack_operand, rescale, softmax};
-pub use load::{Loader, copy_tile, load_tile};
+pub use load::{Loader, Span, copy_tile, load_tile};
 pub use mask::Mask;
 pub use merge::{Partials, merge};
 pub use output::{complete, store_output};

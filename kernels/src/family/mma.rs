@@ -7,8 +7,8 @@
 use spec::{AttentionArgs, layout::MmaLayout};
 
 use crate::attention::{
-    Loader, Partials, RowState, Scale, Work, complete, copy_tile, finish_scores, merge, pack_operand, rescale, softmax,
-    store_output,
+    Loader, Partials, RowState, Scale, Span, Work, complete, copy_tile, finish_scores, merge, pack_operand, rescale,
+    softmax, store_output,
 };
 use crate::gpu::{
     CacheHint, Element, Shared, any_lane, commit, load_matrices, load_matrices_transposed, sync_block, sync_group,
@@ -74,11 +74,12 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
 
     let shared = Shared::base();
     let q = SharedTile::new(shared, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0);
-    let mut ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, args.seqlen_kv, &work);
+    let mut ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, &work);
 
     let block = Loader { thread, threads: 32 * G::WARPS };
-    let last_row = work.first_row + work.rows;
-    copy_tile(q, &work.q, work.first_row, last_row, G::TILE_Q, G::HEAD_DIM_QK * 2, CacheHint::None, block);
+    let rows =
+        Span { first: work.first_row, end: work.first_row + work.rows, rows: G::TILE_Q, row_bytes: G::HEAD_DIM_QK * 2 };
+    copy_tile(q, &work.q, rows, CacheHint::None, block);
     commit();
     ring.fill();
     // Q is the oldest group of copies; every thread of the block brought some of it.
@@ -133,8 +134,9 @@ struct Ring<'a, G: Genes> {
     v: SharedTile,
     group: u32,
     loader: Loader,
-    seqlen_kv: u32,
     work: &'a Work,
+    /// Keys that some row of the block sees.
+    keys: u32,
     /// Key tiles of this group.
     steps: u32,
     genes: core::marker::PhantomData<G>,
@@ -142,16 +144,17 @@ struct Ring<'a, G: Genes> {
 
 impl<'a, G: Genes> Ring<'a, G> {
     #[inline(always)]
-    fn new(shared: Shared, group: u32, thread: u32, seqlen_kv: u32, work: &'a Work) -> Self {
+    fn new(shared: Shared, group: u32, thread: u32, work: &'a Work) -> Self {
         let start = shared.at(G::LAYOUT.rings + group * G::LAYOUT.ring);
-        let tiles = work.keys().div_ceil(G::TILE_KV);
+        let keys = work.keys();
+        let tiles = keys.div_ceil(G::TILE_KV);
         Self {
             k: SharedTile::new(start, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0),
             v: SharedTile::new(start.at(G::LAYOUT.v_in_stage), G::LAYOUT.v_pitch, G::SHARED_PAD == 0),
             group,
             loader: Loader { thread, threads: G::GROUP_THREADS },
-            seqlen_kv,
             work,
+            keys,
             steps: (tiles + G::KV_SPLIT - 1 - group) / G::KV_SPLIT,
             genes: core::marker::PhantomData,
         }
@@ -167,34 +170,14 @@ impl<'a, G: Genes> Ring<'a, G> {
     #[inline(always)]
     fn copy(&self, step: u32) {
         let stage = step % G::STAGES * G::LAYOUT.stage;
-        let first = self.first_key(step);
-        let rows = G::TILE_KV;
+        let span =
+            |head_dim| Span { first: self.first_key(step), end: self.keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
         if step < self.steps {
-            let row_bytes = G::HEAD_DIM_QK * 2;
-            copy_tile(
-                self.k.at(stage),
-                &self.work.k,
-                first,
-                self.seqlen_kv,
-                rows,
-                row_bytes,
-                G::CACHE_HINT,
-                self.loader,
-            );
+            copy_tile(self.k.at(stage), &self.work.k, span(G::HEAD_DIM_QK), G::CACHE_HINT, self.loader);
         }
         commit();
         if step < self.steps {
-            let row_bytes = G::HEAD_DIM_V * 2;
-            copy_tile(
-                self.v.at(stage),
-                &self.work.v,
-                first,
-                self.seqlen_kv,
-                rows,
-                row_bytes,
-                G::CACHE_HINT,
-                self.loader,
-            );
+            copy_tile(self.v.at(stage), &self.work.v, span(G::HEAD_DIM_V), G::CACHE_HINT, self.loader);
         }
         commit();
     }

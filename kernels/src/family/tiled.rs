@@ -5,7 +5,7 @@
 
 use spec::{AttentionArgs, layout::TiledLayout};
 
-use crate::attention::{Loader, RowState, Scale, Work, exponential, load_tile};
+use crate::attention::{Loader, RowState, Scale, Span, Work, exponential, load_tile};
 use crate::gpu::{Element, Shared, fma, shuffle_xor, sync_block, sync_warp, thread_index};
 use crate::tile::SharedTile;
 
@@ -55,14 +55,16 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
     let mut states = [RowState::EMPTY; ROWS];
     let mut output = [[[0.0f32; 2]; PAIRS]; ROWS];
 
-    let last_row = work.first_row + work.rows;
-    load_tile(q, &work.q, work.first_row, last_row, G::TILE_Q, G::HEAD_DIM_QK * 2, G::LOAD_BYTES, loader);
+    let rows =
+        Span { first: work.first_row, end: work.first_row + work.rows, rows: G::TILE_Q, row_bytes: G::HEAD_DIM_QK * 2 };
+    load_tile(q, &work.q, rows, G::LOAD_BYTES, loader);
     let keys = work.keys();
     let mut first_key = 0;
     while first_key < keys {
         sync_block();
-        load_tile(k, &work.k, first_key, args.seqlen_kv, G::TILE_KV, G::HEAD_DIM_QK * 2, G::LOAD_BYTES, loader);
-        load_tile(v, &work.v, first_key, args.seqlen_kv, G::TILE_KV, G::HEAD_DIM_V * 2, G::LOAD_BYTES, loader);
+        let span = |head_dim| Span { first: first_key, end: keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
+        load_tile(k, &work.k, span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
+        load_tile(v, &work.v, span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
         sync_block();
 
         let mut scores = scores::<E, G, ROWS, KEYS>(q, k, row_of, key_of);

@@ -13,6 +13,8 @@ use crate::{
     measure::baseline::{self, Backend, BaselineOutcome},
 };
 
+/// How long a GPU may take to answer. Less than a CPU machine needs: a kernel that hangs costs the GPU's time.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// How long the peers may take together: Python and its libraries start slowly.
 const PEERS_LIMIT: Duration = Duration::from_secs(180);
 /// Samples of each peer, before and after ours.
@@ -32,14 +34,7 @@ impl Gpu {
 
 impl Lab for Gpu {
     fn open(&mut self) -> Result<Box<dyn Device>, Failure> {
-        // Less than a CPU machine needs: a kernel that hangs costs the GPU's time.
-        let patience = Patience {
-            answer: Duration::from_secs(20),
-            per_case: Duration::from_secs(3),
-            per_round: Duration::from_millis(200),
-            ..Patience::default()
-        };
-        let device = start(&["--device", &format!("cuda:{}", self.ordinal)], patience)?;
+        let device = gpu(self.ordinal, ANSWER_LIMIT)?;
         self.uuid.clone_from(&device.description().uuid);
         Ok(Box::new(device))
     }
@@ -65,6 +60,17 @@ impl Lab for Gpu {
             Err(error) => Peers { peers: vec![], notes: vec![error.to_string()] },
         }
     }
+}
+
+/// GPU number `ordinal`, which may take so long to answer.
+pub(in crate::cli) fn gpu(ordinal: u32, answer: Duration) -> Result<Remote, Failure> {
+    let patience = Patience {
+        answer,
+        per_case: Duration::from_secs(3),
+        per_round: Duration::from_millis(200),
+        ..Patience::default()
+    };
+    start(&["--device", &format!("cuda:{ordinal}")], patience)
 }
 
 /// Opens the CPU machine with the limits of a target's GPU.

@@ -3,9 +3,8 @@
 //! Tensors come with their guard zones: whoever reads beside one gets NaN, whoever writes there is found out.
 
 use bytemuck::Pod;
-use spec::AttentionArgs;
 
-use crate::attention::{Addresses, Attention, AttentionError};
+use crate::attention::{Addresses, Arguments, Attention, AttentionError};
 use crate::cases::{GUARD, Tensor, Tensors};
 use crate::driver::{Buffer, DriverError, Gpu, Stream};
 use crate::measure::timing::Work;
@@ -46,7 +45,7 @@ impl<'a> Inputs<'a> {
 pub(super) struct Stage<'a> {
     plan: Attention,
     inputs: &'a Inputs<'a>,
-    arguments: AttentionArgs,
+    arguments: Arguments,
     unwritten: Outputs,
     o: Buffer,
     lse: Buffer,

@@ -1,0 +1,395 @@
+//! Which variant to take for a problem: the one that a record says was the fastest here, else a default.
+//!
+//! There is one file of records per GPU model, `records/dispatch/<gpu>.json`. A record is believed only where it was measured
+//! on this GPU model and its very code is at hand: a variant that compiles to other code now was not measured.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use builder::{BuildError, Library, PtxArtifact};
+use serde::{Deserialize, Serialize};
+use spec::{DeviceLimits, Family, Illegal, ParseError, Problem, Sm, Variant, defaults, legal};
+
+use crate::attention::{AttentionError, geometry};
+use crate::record::file::{self, FileError};
+
+/// Version of the records' format.
+const SCHEMA: u32 = 1;
+/// Where the shipped records are, within the project.
+const SHIPPED: &str = "records/dispatch";
+
+/// The records of one GPU model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dispatch {
+    schema: u32,
+    /// The GPU's name as the driver gives it.
+    gpu: String,
+    /// In the order of the problems' names, one for each.
+    entries: Vec<Entry>,
+}
+
+/// What was the fastest for one problem.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// What was asked.
+    pub problem: Problem,
+    /// The variant, as text: records outlive changes of the space.
+    pub variant: String,
+    /// Hash of its code.
+    pub sha256: String,
+    /// Median over warm caches, in microseconds.
+    pub hot_us: f64,
+    /// Version of the driver.
+    pub driver: String,
+    /// Where the measurement is kept, or what took it and when.
+    pub record: String,
+}
+
+/// Why a file of records cannot be used or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatchError {
+    /// It cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] FileError),
+    /// It holds something else.
+    #[error("{path}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Dispatch {
+    /// No records yet of the GPU with this name.
+    pub fn new(gpu: &str) -> Self {
+        Self { schema: SCHEMA, gpu: gpu.to_owned(), entries: Vec::new() }
+    }
+
+    /// The records in a file.
+    pub fn read(path: &Path) -> Result<Self, DispatchError> {
+        let text = fs::read_to_string(path).map_err(|source| DispatchError::Read { path: path.to_owned(), source })?;
+        let malformed = |reason| DispatchError::Malformed { path: path.to_owned(), reason };
+        let dispatch: Self = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        if dispatch.schema != SCHEMA {
+            return Err(malformed(format!("its schema is {}; {SCHEMA} is understood", dispatch.schema)));
+        }
+        Ok(dispatch)
+    }
+
+    /// The records of the GPU with this name in the project at `root`; `None` if there are none.
+    pub fn shipped(root: &Path, gpu: &str) -> Result<Option<Self>, DispatchError> {
+        let path = root.join(SHIPPED).join(file_name(gpu));
+        if path.is_file() { Self::read(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Writes the records whole.
+    pub fn write(&self, path: &Path) -> Result<(), DispatchError> {
+        let malformed = |error: serde_json::Error| {
+            let reason = error.to_string();
+            DispatchError::Malformed { path: path.to_owned(), reason }
+        };
+        let text = serde_json::to_string_pretty(self).map_err(malformed)? + "\n";
+        Ok(file::write(path, text.as_bytes())?)
+    }
+
+    /// The GPU's name.
+    pub fn gpu(&self) -> &str {
+        &self.gpu
+    }
+
+    /// The record of a problem.
+    pub fn find(&self, problem: &Problem) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.problem == *problem)
+    }
+
+    /// Puts a record in the place of what was known of its problem.
+    pub fn put(&mut self, entry: Entry) {
+        self.entries.retain(|known| known.problem != entry.problem);
+        self.entries.push(entry);
+        self.entries.sort_by_cached_key(|entry| entry.problem.to_string());
+    }
+}
+
+/// `NVIDIA H100 80GB HBM3` has its records in `nvidia-h100-80gb-hbm3.json`.
+fn file_name(gpu: &str) -> String {
+    let words = gpu.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-").to_ascii_lowercase() + ".json"
+}
+
+/// Why a plan's variant was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Choice {
+    /// The caller named it.
+    Given,
+    /// A record names it.
+    Recorded(Entry),
+    /// It is a default, since no record could be followed.
+    Default(Refusal),
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given => f.write_str("named by the caller"),
+            Self::Recorded(Entry { hot_us, driver, record, .. }) => {
+                write!(f, "recorded with {hot_us:.2} us, driver {driver}, {record}")
+            }
+            Self::Default(refusal) => write!(f, "a default: {refusal}"),
+        }
+    }
+}
+
+/// Why no record is followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There are none.
+    #[error("no dispatch records were given")]
+    NoRecords,
+    /// They are of another GPU.
+    #[error("the dispatch records are of {recorded}, this is {here}")]
+    OtherGpu {
+        /// Whose they are.
+        recorded: String,
+        /// Which it is.
+        here: String,
+    },
+    /// None is of the problem.
+    #[error("there is no dispatch record of the problem")]
+    NotRecorded,
+    /// Its variant is none of this program's.
+    #[error("the recorded variant {variant} is unknown: {reason}")]
+    Unknown {
+        /// The variant.
+        variant: String,
+        /// What is wrong with it.
+        reason: ParseError,
+    },
+    /// Its variant does not fit.
+    #[error("the recorded variant {variant} does not fit: {reason}")]
+    Illegal {
+        /// The variant.
+        variant: String,
+        /// Why not.
+        reason: Illegal,
+    },
+    /// Its code cannot be had.
+    #[error(transparent)]
+    Code(BuildError),
+    /// Its code is another one now.
+    #[error("the record of {variant} is stale: its code was {recorded}, it is {here}")]
+    Stale {
+        /// The variant.
+        variant: String,
+        /// Hash of the code that was measured.
+        recorded: String,
+        /// Hash of the code at hand.
+        here: String,
+    },
+}
+
+/// A variant with its code.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    /// The variant; it is legal.
+    pub variant: Variant,
+    /// Its code.
+    pub artifact: PtxArtifact,
+    /// Why it was taken.
+    pub choice: Choice,
+}
+
+/// The variant for a problem on the GPU with this name and these limits: the recorded one if its record holds, else the
+/// first of [`defaults`] whose code can be had.
+pub fn choose(
+    library: &Library,
+    gpu: &str,
+    limits: &DeviceLimits,
+    dispatch: Option<&Dispatch>,
+    problem: &Problem,
+) -> Result<Chosen, AttentionError> {
+    match recorded(library, gpu, limits, dispatch, problem) {
+        Ok(chosen) => Ok(chosen),
+        Err(refusal) => default(library, limits, problem, Choice::Default(refusal)),
+    }
+}
+
+/// The code of a variant.
+pub(crate) fn code(library: &Library, sm: Sm, problem: &Problem, variant: &Variant) -> Result<PtxArtifact, BuildError> {
+    // One kernel, one answer.
+    library.ptx(&[variant.kernel(problem)], sm).swap_remove(0)
+}
+
+fn recorded(
+    library: &Library,
+    gpu: &str,
+    limits: &DeviceLimits,
+    dispatch: Option<&Dispatch>,
+    problem: &Problem,
+) -> Result<Chosen, Refusal> {
+    let dispatch = dispatch.ok_or(Refusal::NoRecords)?;
+    if dispatch.gpu != gpu {
+        return Err(Refusal::OtherGpu { recorded: dispatch.gpu.clone(), here: gpu.to_owned() });
+    }
+    let entry = dispatch.find(problem).ok_or(Refusal::NotRecorded)?;
+    let name = || entry.variant.clone();
+    let variant = entry.variant.parse().map_err(|reason| Refusal::Unknown { variant: name(), reason })?;
+    legal(problem, &variant, limits).map_err(|reason| Refusal::Illegal { variant: name(), reason })?;
+    let artifact = code(library, limits.sm, problem, &variant).map_err(Refusal::Code)?;
+    if artifact.sha256 != entry.sha256 {
+        return Err(Refusal::Stale { variant: name(), recorded: entry.sha256.clone(), here: artifact.sha256 });
+    }
+    Ok(Chosen { variant, artifact, choice: Choice::Recorded(entry.clone()) })
+}
+
+fn default(
+    library: &Library,
+    limits: &DeviceLimits,
+    problem: &Problem,
+    choice: Choice,
+) -> Result<Chosen, AttentionError> {
+    // It fits whatever any variant fits, so that its refusal is the problem's own.
+    let portable = Variant::smallest(Family::Tiled);
+    geometry(limits, problem, &portable)?;
+    let mut first_error = None;
+    for variant in defaults(problem, limits).filter(|variant| variant.family() != portable.family()) {
+        match code(library, limits.sm, problem, &variant) {
+            Ok(artifact) => return Ok(Chosen { variant, artifact, choice }),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    // The first refusal is the one to report: it is of the variant that should have been.
+    let artifact = code(library, limits.sm, problem, &portable).map_err(|error| first_error.unwrap_or(error))?;
+    Ok(Chosen { variant: portable, artifact, choice })
+}
+
+#[cfg(test)]
+mod tests {
+    use builder::{Catalog, Project, Shipped, ToolchainVersion};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const LIMITS: DeviceLimits = DeviceLimits::H100;
+    const GPU: &str = "NVIDIA H100 80GB HBM3";
+
+    /// A project without sources whose catalog holds these variants of the seed shape.
+    fn library(variants: &[Variant]) -> (Library, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let shipped = |variant: &Variant| {
+            let kernel = variant.kernel(&Problem::SEED);
+            Shipped { kernel, sm: LIMITS.sm, text: kernel.to_string(), facts: None }
+        };
+        let toolchain = ToolchainVersion { rustc: "rustc 1.0".into(), packages: vec![] };
+        let modules = variants.iter().map(shipped).collect();
+        Catalog::write(&folder.path().join("catalog"), "sources", "recipe", &toolchain, modules).unwrap();
+        let project = Project::at(folder.path()).unwrap();
+        let none = BuildError::NoRoot { start: folder.path().to_owned() };
+        (Library::of(project, Err(none), None).unwrap(), folder)
+    }
+
+    fn two() -> [Variant; 2] {
+        let mut all = defaults(&Problem::SEED, &LIMITS);
+        let mut next = || all.next().unwrap();
+        [next(), next()]
+    }
+
+    fn dispatch(variant: &Variant) -> Dispatch {
+        let mut dispatch = Dispatch::new(GPU);
+        dispatch.put(Entry {
+            problem: Problem::SEED,
+            variant: variant.to_string(),
+            sha256: builder::sha256(variant.kernel(&Problem::SEED).to_string().as_bytes()),
+            hot_us: 4.5,
+            driver: "580.1".into(),
+            record: "a test".into(),
+        });
+        dispatch
+    }
+
+    #[test]
+    fn a_record_is_followed_where_it_holds() {
+        let [first, second] = two();
+        let (library, _folder) = library(&[first, second]);
+        let dispatch = dispatch(&second);
+        let chosen = choose(&library, GPU, &LIMITS, Some(&dispatch), &Problem::SEED).unwrap();
+        assert_eq!(chosen.variant, second);
+        assert_eq!(chosen.choice.to_string(), "recorded with 4.50 us, driver 580.1, a test");
+    }
+
+    #[test]
+    fn a_record_that_does_not_hold_leaves_the_default_and_says_why() {
+        let [first, second] = two();
+        let (library, _folder) = library(&[first, second]);
+        let refusal = |dispatch: &Dispatch, gpu: &str| {
+            let chosen = choose(&library, gpu, &LIMITS, Some(dispatch), &Problem::SEED).unwrap();
+            assert_eq!(chosen.variant, first);
+            let Choice::Default(refusal) = chosen.choice else { panic!("{}", chosen.choice) };
+            refusal
+        };
+        let good = dispatch(&second);
+        assert!(matches!(refusal(&good, "NVIDIA L4"), Refusal::OtherGpu { .. }));
+        assert_eq!(refusal(&Dispatch::new(GPU), GPU), Refusal::NotRecorded);
+        let with = |change: &dyn Fn(&mut Entry)| {
+            let mut dispatch = good.clone();
+            change(&mut dispatch.entries[0]);
+            refusal(&dispatch, GPU)
+        };
+        assert!(matches!(with(&|entry| entry.sha256 = "00".into()), Refusal::Stale { .. }));
+        assert!(matches!(with(&|entry| entry.variant = "magic:x=1".into()), Refusal::Unknown { .. }));
+        let huge = second.to_string().replace("stages=2", "stages=4");
+        assert!(matches!(with(&|entry| entry.variant.clone_from(&huge)), Refusal::Illegal { .. }));
+        let absent = second.to_string().replace("stages=2", "stages=1").replace("tile_kv=64", "tile_kv=32");
+        assert!(matches!(with(&|entry| entry.variant.clone_from(&absent)), Refusal::Code(_)));
+    }
+
+    #[test]
+    fn a_default_whose_code_is_missing_is_passed_over() {
+        let [first, second] = two();
+        let (only_second, _folder) = library(&[second]);
+        let chosen = choose(&only_second, GPU, &LIMITS, None, &Problem::SEED).unwrap();
+        assert_eq!((chosen.variant, chosen.choice), (second, Choice::Default(Refusal::NoRecords)));
+        let (nothing, _folder) = library(&[]);
+        let error = choose(&nothing, GPU, &LIMITS, None, &Problem::SEED).unwrap_err().to_string();
+        assert!(error.contains(&first.kernel(&Problem::SEED).to_string()), "{error}");
+        let odd = Problem::new(1, 1, 1, 65, spec::Dtype::F16);
+        assert!(matches!(choose(&nothing, GPU, &LIMITS, None, &odd), Err(AttentionError::Illegal { .. })));
+    }
+
+    #[test]
+    fn files_round_trip_and_nonsense_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SHIPPED).join("nvidia-h100-80gb-hbm3.json");
+        let dispatch = dispatch(&two()[0]);
+        assert_eq!(Dispatch::shipped(folder.path(), GPU).unwrap(), None);
+        dispatch.write(&path).unwrap();
+        assert_eq!(Dispatch::shipped(folder.path(), GPU).unwrap(), Some(dispatch));
+        let text = fs::read_to_string(&path).unwrap();
+        for (from, to) in [("\"schema\": 1", "\"schema\": 2"), ("\"hot_us\"", "\"us\""), ("b1-hq8", "b1-qq8")] {
+            fs::write(&path, text.replace(from, to)).unwrap();
+            let error = Dispatch::read(&path).unwrap_err();
+            assert!(matches!(error, DispatchError::Malformed { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_problem_has_one_record() {
+        let mut dispatch = dispatch(&two()[0]);
+        let entry = Entry { hot_us: 4.0, ..dispatch.entries[0].clone() };
+        dispatch.put(entry.clone());
+        assert_eq!(dispatch.entries, [entry]);
+    }
+}
