@@ -126,7 +126,7 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
         // Before anyone writes to another block's shared memory, that block must have started.
         arrive_cluster();
     }
-    let lead = thread % 128 == 0;
+    let lead = thread.is_multiple_of(128);
     if lead {
         let mut step = 0;
         while step < steps.min(G::STAGES) {
