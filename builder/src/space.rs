@@ -3,7 +3,7 @@
 use rand::SeedableRng;
 use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
-use spec::{DeviceLimits, Family, Kernel, Problem, Variant, legal};
+use spec::{DeviceLimits, Dtype, Family, Kernel, Problem, Variant, legal};
 
 /// All variants of a family that a problem and a GPU allow, in the order of their gene values.
 pub fn variants(problem: &Problem, family: Family, limits: &DeviceLimits) -> impl Iterator<Item = Variant> {
@@ -24,6 +24,23 @@ pub fn sample<T: Ord>(items: impl IntoIterator<Item = T>, count: usize, seed: u6
     let mut drawn = items.into_iter().sample(&mut ChaCha8Rng::seed_from_u64(seed), count);
     drawn.sort_unstable();
     drawn
+}
+
+/// The kernels that a problem which nobody measured falls back to, for every head_dim and dtype: for long and for short
+/// sequences the one that should be fastest, and the one that fits any strides.
+pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
+    let head_dims = (8..=256).step_by(8);
+    let mut kernels = Vec::new();
+    for (head_dim, dtype) in head_dims.flat_map(|head_dim| Dtype::ALL.map(|dtype| (head_dim, dtype))) {
+        for (heads, seqlen) in [(64, 8192), (8, 512)] {
+            let problem = Problem::new(1, heads, seqlen, head_dim, dtype);
+            let variants: Vec<_> = spec::defaults(&problem, limits).collect();
+            kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
+        }
+    }
+    kernels.sort_unstable();
+    kernels.dedup();
+    kernels
 }
 
 /// Every combination of a family's gene values, legal or not: counts like an odometer, the last gene fastest.
@@ -63,6 +80,24 @@ mod tests {
         let kernels = kernels(&problem, Family::Tiled, &limits);
         let orders = Family::Tiled.domains().iter().find(|d| d.gene == Gene::BlockOrder).unwrap().values.len();
         assert_eq!(kernels.len() * orders, variants.len(), "launch genes need no kernels of their own");
+    }
+
+    #[test]
+    fn every_head_dim_and_dtype_has_a_default() {
+        let kernels = defaults(&DeviceLimits::H100);
+        for head_dim in (8..=256).step_by(8) {
+            for dtype in Dtype::ALL {
+                let families: HashSet<_> = kernels
+                    .iter()
+                    .filter(|kernel| kernel.head_dim_qk == head_dim && kernel.dtype == dtype)
+                    .map(Kernel::family)
+                    .collect();
+                assert!(
+                    families.contains(&Family::Tiled) && families.contains(&Family::Mma),
+                    "{head_dim}: {families:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use builder::{BuildError, Library, PtxArtifact};
 use spec::{
-    AttentionArgs, DeviceLimits, Gene, Illegal, LaunchGeometry, MapBoxes, Problem, Strides, TensorMaps, Variant, legal,
+    AttentionArgs, DeviceLimits, Gene, Illegal, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps, Variant, legal,
 };
 
 use crate::dispatch::{self, Choice, Chosen, Dispatch};
-use crate::driver::{Argument, DriverError, Function, Gpu, Grid, Module, Stream, Tiled};
+use crate::driver::{Argument, DriverError, Function, Gpu, Grid, Module, Stream, tensor_map};
 use crate::tensor::{Element, Layout, Tensor};
 
 /// Bytes of the widest load a family without a gene for it uses.
@@ -253,7 +253,7 @@ impl Attention {
             check_alignment("LSE", lse, size_of::<f32>() as u64)?;
         }
         let args = self.geometry.args(&self.problem, [q, k, v, o, lse]);
-        let maps = self.geometry.boxes.map(|boxes| self.tensor_maps(addresses, boxes)).transpose()?;
+        let maps = self.tensor_maps([q, k, v])?;
         Ok(Arguments { args, maps })
     }
 
@@ -290,12 +290,11 @@ impl Attention {
         }
     }
 
-    fn tensor_maps(&self, addresses: &Addresses, boxes: MapBoxes) -> Result<TensorMaps, DriverError> {
-        let Layouts { q, k, v, .. } = self.layouts;
-        let map = |address, Layout { shape, strides, .. }: Layout, rows| {
-            Tiled { address, dtype: self.problem.dtype, shape, strides, rows }.encode()
-        };
-        Ok(TensorMaps([map(addresses.q, q, boxes.q)?, map(addresses.k, k, boxes.kv)?, map(addresses.v, v, boxes.kv)?]))
+    /// What kernels of the copy engine take beside their first argument.
+    fn tensor_maps(&self, inputs: [u64; 3]) -> Result<Option<TensorMaps>, DriverError> {
+        let Some([q, k, v]) = PlainMap::of(&self.geometry, &self.problem, inputs) else { return Ok(None) };
+        let encode = |map| tensor_map::encode(self.problem.dtype, &map);
+        Ok(Some(TensorMaps([encode(q)?, encode(k)?, encode(v)?])))
     }
 
     /// The problem.

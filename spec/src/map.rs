@@ -22,7 +22,7 @@ impl PlainMap {
     /// The maps of Q, K and V at these addresses; `None` if the kernel takes none.
     pub fn of(geometry: &LaunchGeometry, problem: &Problem, [q, k, v]: [u64; 3]) -> Option<[Self; 3]> {
         let boxes = geometry.boxes?;
-        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, head_dim_v, .. } = *problem;
+        let Problem { batch, heads_q, heads_kv, seqlen_q, head_dim_qk, head_dim_v, .. } = *problem;
         let element = u64::from(problem.dtype.bytes());
         let map = |address, columns, rows, heads, strides: &Strides, box_rows| {
             let outer = [(rows, strides.seq), (heads, strides.head), (batch, strides.batch)];
@@ -31,10 +31,12 @@ impl PlainMap {
             Self { address, extents: [columns, rows, heads, batch], strides: outer.map(step), box_rows }
         };
         let strides = &problem.strides;
+        // Keys that no row sees become zeros like those that do not exist: what they hold must not reach a product.
+        let keys = problem.visible_keys(seqlen_q - 1).max(1);
         Some([
             map(q, head_dim_qk, seqlen_q, heads_q, &strides.q, boxes.q),
-            map(k, head_dim_qk, seqlen_kv, heads_kv, &strides.k, boxes.kv),
-            map(v, head_dim_v, seqlen_kv, heads_kv, &strides.v, boxes.kv),
+            map(k, head_dim_qk, keys, heads_kv, &strides.k, boxes.kv),
+            map(v, head_dim_v, keys, heads_kv, &strides.v, boxes.kv),
         ])
     }
 
@@ -64,7 +66,7 @@ impl TensorMaps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DeviceLimits, Family, Variant, legal};
+    use crate::{Align, DeviceLimits, Family, Mask, Variant, legal};
 
     #[test]
     fn maps_are_those_of_the_tensors() {
@@ -78,6 +80,9 @@ mod tests {
         assert_eq!(maps[1].strides, [256, 128, 16]);
         assert_eq!(maps[2].box_rows, geometry.boxes.unwrap().kv);
         assert_eq!(maps.map(|map| PlainMap::from_words(&map.to_words())), maps);
+        let hiding = problem.with_mask(Mask::Causal(Align::TopLeft)).with_seqlens(50, 70);
+        let maps = PlainMap::of(&geometry, &hiding, [16, 32, 48]).unwrap();
+        assert_eq!(maps.map(|map| map.extents[1]), [50, 50, 50]);
         let none = legal(&problem, &Variant::smallest(Family::Tiled), &DeviceLimits::H100);
         assert_eq!(none.map(|geometry| PlainMap::of(&geometry, &problem, [0; 3])), Ok(None));
     }

@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         library = library.keeping_in(folder);
     }
     let selection =
-        if arguments.catalog { arguments.selection.or_sample(CATALOG_SAMPLE) } else { arguments.selection.clone() };
+        if arguments.catalog { arguments.selection.for_catalog(CATALOG_SAMPLE) } else { arguments.selection.clone() };
     let mut artifacts = Vec::new();
     for sm in selection.targets() {
         artifacts.extend(build(&library, &selection, sm)?);

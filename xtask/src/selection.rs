@@ -14,7 +14,7 @@ pub(crate) struct Selection {
     /// Targets: sm_80, sm_89, sm_90a. All of them if none is given.
     #[arg(long, value_parser = sm)]
     sm: Vec<Sm>,
-    /// Kernel families: tiled, mma. All of them if none is given.
+    /// Kernel families: tiled, mma, wgmma. All of them if none is given.
     #[arg(long, value_parser = family)]
     family: Vec<Family>,
     /// The problem whose search space is meant, e.g. b1-h8-s512-d64-f16; may be given several times.
@@ -26,6 +26,9 @@ pub(crate) struct Selection {
     /// Also the kernels named in this file, one per line in their text form, where a target can run them.
     #[arg(long, value_name = "FILE")]
     kernels: Option<PathBuf>,
+    /// Also the kernels that problems which nobody measured fall back to, for every head_dim and dtype.
+    #[arg(long)]
+    defaults: bool,
     /// Seed of the draw.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -40,6 +43,7 @@ impl Selection {
             space: vec![Problem::SEED],
             sample: Some(count),
             kernels: None,
+            defaults: false,
             seed: 1,
         }
     }
@@ -47,6 +51,11 @@ impl Selection {
     /// The same selection, with a sample of this size unless it says how many it wants.
     pub(crate) fn or_sample(&self, count: usize) -> Self {
         Self { sample: Some(self.sample.unwrap_or(count)), ..self.clone() }
+    }
+
+    /// The selection for a catalog: a sample of this size unless it says how many it wants, and the defaults.
+    pub(crate) fn for_catalog(&self, count: usize) -> Self {
+        Self { defaults: true, ..self.or_sample(count) }
     }
 
     pub(crate) fn problems(&self) -> &[Problem] {
@@ -82,6 +91,10 @@ impl Selection {
                 Some(count) => space::sample(all, count, self.seed),
                 None => all,
             }));
+        }
+        if self.defaults {
+            kernels
+                .extend(space::defaults(&limits).into_iter().filter(|kernel| families().any(|f| f == kernel.family())));
         }
         if let Some(file) = &self.kernels {
             kernels.extend(named(file)?.into_iter().filter(|kernel| families().any(|f| f == kernel.family())));

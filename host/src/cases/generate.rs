@@ -18,7 +18,7 @@ impl Inputs {
         let Tensors { q, k, v } = &mut tensors;
         self.fill(q, 0, |rng, _, row, values| self.query(problem, rng, row, values));
         self.fill(k, 1, |rng, first, row, values| self.key(problem, rng, first, row, values));
-        self.fill(v, 2, |rng, _, _, values| self.value(rng, values));
+        self.fill(v, 2, |rng, _, row, values| self.value(problem, rng, row, values));
         Ok(tensors)
     }
 
@@ -77,8 +77,9 @@ impl Inputs {
         }
     }
 
-    fn value(&self, rng: &mut ChaCha8Rng, values: &mut [f32]) {
+    fn value(&self, problem: &Problem, rng: &mut ChaCha8Rng, row: u32, values: &mut [f32]) {
         match self.distribution {
+            Distribution::HiddenNan if hidden(problem, row) => values.fill(f32::NAN),
             Distribution::ConstantV => values.fill(1.0),
             Distribution::LargeV => {
                 values.iter_mut().enumerate().for_each(|(i, v)| *v = if i % 2 == 0 { 6e4 } else { -6e4 });
@@ -165,7 +166,7 @@ mod tests {
             };
             let expected = match distribution {
                 Distribution::NanQuery => [2 * 6, 0, 0],
-                Distribution::HiddenNan => [0, 2 * 3 * (21 - 9), 0],
+                Distribution::HiddenNan => [0, 2 * 3 * (21 - 9), 2 * 3 * (21 - 9)],
                 _ => [0, 0, 0],
             };
             assert_eq!([&tensors.q, &tensors.k, &tensors.v].map(nans), expected, "{distribution:?}");

@@ -45,8 +45,7 @@ pub enum Distribution {
     LargeV,
     /// The last query row of each head is NaN: so must its output be, and no other row's.
     NanQuery,
-    /// Keys that the mask hides from every row are NaN, which must not leak. Their values are finite: a tensor core
-    /// multiplies them by a weight of zero.
+    /// Keys that the mask hides from every row are NaN in K and V, which must not leak.
     HiddenNan,
 }
 

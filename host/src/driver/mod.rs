@@ -12,7 +12,7 @@ mod module;
 mod nvml;
 mod raw;
 mod stream;
-mod tensor_map;
+pub mod tensor_map;
 
 pub use buffer::Buffer;
 pub use error::DriverError;
@@ -21,4 +21,3 @@ pub use graph::Graph;
 pub use module::{Argument, Function, Grid, Module};
 pub use nvml::{Clocks, Monitor};
 pub use stream::{Event, Stream};
-pub use tensor_map::Tiled;

@@ -117,9 +117,10 @@ mod tests {
     #[test]
     fn a_record_opens_its_own_problem_only() {
         let folder = tempfile::tempdir().unwrap();
-        let path = write(&fixture::sweep(50, 0.01, 1), folder.path());
+        let sweep = fixture::sweep(50, 0.01, 1);
+        let path = write(&sweep, folder.path());
         let place = open(Some(&path), &Problem::SEED).unwrap();
-        let members = 50 + spec::Family::ALL.len();
+        let members = sweep.rows.len();
         let introduction = format!("Replaying {members} variants measured 2000-01-01 on Test GPU, driver 1.0");
         assert!(place.introduction.starts_with(&introduction), "{}", place.introduction);
         assert_eq!(place.space.members().len(), members);
