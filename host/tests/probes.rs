@@ -6,9 +6,10 @@ use std::error::Error;
 use std::sync::{Arc, Mutex};
 
 use builder::Library;
-use host::driver::{Buffer, DriverError, Function, Gpu, Grid, Module, Stream};
+use host::driver::{Argument, Buffer, DriverError, Function, Gpu, Grid, Module, Stream};
 use kernels::probes::{self, Args, POISON, Probe};
 use libtest_mimic::{Arguments, Failed, Trial};
+use spec::Sm;
 
 /// Schedules each probe is run under on the CPU machine.
 const SEEDS: u64 = 5;
@@ -21,8 +22,9 @@ fn main() {
     let mut trials: Vec<_> = probes::all().map(on_cpu).collect();
     match Executor::open() {
         Ok(executor) => {
+            let sm = executor.gpu.limits().sm;
             let executor = Arc::new(Mutex::new(executor));
-            trials.extend(probes::all().map(|probe| on_gpu(probe, Arc::clone(&executor))));
+            trials.extend(probes::all().map(|probe| on_gpu(probe, sm, Arc::clone(&executor))));
         }
         Err(missing) => {
             eprintln!("the GPU's half is ignored: {}", missing.reason);
@@ -37,7 +39,10 @@ fn on_cpu(probe: Probe) -> Trial {
     Trial::test(probe.name, test).with_kind("cpu")
 }
 
-fn on_gpu(probe: Probe, executor: Arc<Mutex<Executor>>) -> Trial {
+fn on_gpu(probe: Probe, sm: Sm, executor: Arc<Mutex<Executor>>) -> Trial {
+    if probe.hopper && sm != Sm::Sm90a {
+        return ignored(probe, &Missing { what: "sm_90a", reason: format!("this GPU is {sm}") });
+    }
     let test = move || {
         let executor = executor.lock().map_err(|_| "a probe before this one panicked")?;
         Ok(executor.run(&probe)?)
@@ -102,7 +107,7 @@ impl Executor {
         let args = Args { input: input.address(), output: output.address() + GUARD as u64 };
         // SAFETY: every probe takes an `Args`; both buffers live until the stream has been waited for, and are as large
         // as the table says the probe needs.
-        unsafe { function.launch(&stream, grid, &args) }?;
+        unsafe { function.launch(&stream, grid, &[Argument::by_value(&args)]) }?;
         stream.synchronize()?;
         output.download(0, bytes)
     }

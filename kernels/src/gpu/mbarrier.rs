@@ -90,8 +90,8 @@ impl Mbarrier {
     }
 }
 
-/// Lets the copy engine and other blocks of the cluster see barriers that this thread initialised; threads of the block
-/// need a barrier after it.
+/// Lets the copy engine, products and other blocks of the cluster see barriers that this thread initialised and whatever else
+/// it stored to shared memory; threads of the block need a barrier after it.
 #[inline(always)]
 pub fn publish_mbarriers() {
     #[cfg(target_arch = "nvptx64")]

@@ -5,15 +5,21 @@
 //! definition of the operation, and not with the CPU machine's own arithmetic.
 
 mod barrier;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+mod cluster;
 mod copy;
 mod element;
 #[cfg(not(target_arch = "nvptx64"))]
 mod expect;
 mod math;
 mod matrix;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+mod mbarrier;
 mod memory;
 mod thread;
 mod warp;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+mod wgmma;
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub use expect::{Agreement, POISON, Probe, all};

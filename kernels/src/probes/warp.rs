@@ -1,7 +1,7 @@
 //! Exchange among lanes.
 
 use super::probe;
-use crate::gpu::{any_lane, shuffle_xor, thread_index};
+use crate::gpu::{any_lane, shuffle_xor, thread_index, uniform};
 
 probe!(probe_shuffle_xor, |args| {
     let thread = thread_index();
@@ -23,4 +23,9 @@ probe!(probe_any_lane, |args| {
         args.output(pattern * 64 + thread).store_u32(u32::from(any_lane(predicate && thread < 32)));
         pattern += 1;
     }
+});
+
+probe!(probe_uniform, |args| {
+    let thread = thread_index();
+    args.output(thread).store_u32(uniform(args.input(thread).load_u32()));
 });

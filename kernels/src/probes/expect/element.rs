@@ -9,19 +9,19 @@ use crate::probes::element::{
 };
 
 /// A 16-bit float format.
-struct Format {
+pub(super) struct Format {
     fraction_bits: i32,
     /// Exponent of the smallest normal number.
     least_exponent: i32,
     infinity: u16,
 }
 
-const F16: Format = Format { fraction_bits: 10, least_exponent: -14, infinity: 0x7c00 };
-const BF16: Format = Format { fraction_bits: 7, least_exponent: -126, infinity: 0x7f80 };
+pub(super) const F16: Format = Format { fraction_bits: 10, least_exponent: -14, infinity: 0x7c00 };
+pub(super) const BF16: Format = Format { fraction_bits: 7, least_exponent: -126, infinity: 0x7f80 };
 
 impl Format {
     /// The value of some bits.
-    fn value(&self, bits: u16) -> f64 {
+    pub(super) fn value(&self, bits: u16) -> f64 {
         let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
         let magnitude = bits & 0x7fff;
         if magnitude > self.infinity {
@@ -38,7 +38,7 @@ impl Format {
     }
 
     /// The bits nearest to a value, the even ones of two: found by search, since bits of one sign are in order.
-    fn nearest(&self, value: f32) -> u16 {
+    pub(super) fn nearest(&self, value: f32) -> u16 {
         if value.is_nan() {
             return 0x7fff;
         }

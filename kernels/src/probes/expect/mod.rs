@@ -1,14 +1,17 @@
 //! The probes as rows of a table, and how an executor's output is judged.
 
 mod barrier;
+mod cluster;
 mod copy;
 mod element;
 mod math;
 mod matrix;
+mod mbarrier;
 mod memory;
 mod thread;
 mod values;
 mod warp;
+mod wgmma;
 
 use std::format;
 use std::string::String;
@@ -48,6 +51,8 @@ pub struct Probe {
     pub threads: u32,
     /// Dynamic shared memory of a block in bytes.
     pub shared_bytes: u32,
+    /// Whether its PTX exists for sm_90a alone.
+    pub hopper: bool,
     /// Makes the input.
     pub input: fn() -> Vec<u8>,
     /// What the output must be for an input.
@@ -67,7 +72,17 @@ impl Probe {
         input: fn() -> Vec<u8>,
         expected: fn(&[u8]) -> Vec<u8>,
     ) -> Self {
-        Self { name, blocks: 1, threads, shared_bytes: 0, input, expected, agreement: Agreement::Bits, entry }
+        Self {
+            name,
+            blocks: 1,
+            threads,
+            shared_bytes: 0,
+            hopper: false,
+            input,
+            expected,
+            agreement: Agreement::Bits,
+            entry,
+        }
     }
 
     const fn blocks(self, blocks: u32) -> Self {
@@ -76,6 +91,10 @@ impl Probe {
 
     const fn shared(self, shared_bytes: u32) -> Self {
         Self { shared_bytes, ..self }
+    }
+
+    const fn hopper(self) -> Self {
+        Self { hopper: true, ..self }
     }
 
     const fn agreeing(self, agreement: Agreement) -> Self {
@@ -133,13 +152,16 @@ pub const POISON: u8 = 0xa5;
 pub fn all() -> impl Iterator<Item = Probe> {
     [
         barrier::PROBES,
+        cluster::PROBES,
         copy::PROBES,
         element::PROBES,
         math::PROBES,
         matrix::PROBES,
+        mbarrier::PROBES,
         memory::PROBES,
         thread::PROBES,
         warp::PROBES,
+        wgmma::PROBES,
     ]
     .into_iter()
     .flatten()

@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use super::Probe;
 use super::values::{EDGES, bytes, noise, words};
-use crate::probes::warp::{probe_any_lane, probe_shuffle_xor};
+use crate::probes::warp::{probe_any_lane, probe_shuffle_xor, probe_uniform};
 
 /// Bits of all kinds: a shuffle changes none of them.
 fn values() -> Vec<u8> {
@@ -33,4 +33,8 @@ fn outcomes(input: &[u8]) -> Vec<u8> {
 pub(super) const PROBES: &[Probe] = &[
     Probe::new("probe_shuffle_xor", probe_shuffle_xor, 64, values, shuffled),
     Probe::new("probe_any_lane", probe_any_lane, 64, votes, outcomes),
+    Probe::new("probe_uniform", probe_uniform, 64, values, |input| {
+        let input: Vec<_> = words(input).collect();
+        bytes((0..64).map(|thread| input[thread / 32 * 32]))
+    }),
 ];

@@ -1,0 +1,38 @@
+//! `mbarrier` (sm_90a).
+
+use super::probe;
+use crate::gpu::{Mbarrier, Shared, publish_mbarriers, sync_block, thread_index};
+
+// A warp hands values to another through one place per lane, again and again: `full` and `empty` take turns, each phase with
+// an arrival of every lane, one of which also expects no bytes.
+probe!(probe_mbarrier, |args| {
+    let thread = thread_index();
+    let lane = thread % 32;
+    let full = Mbarrier::new(Shared::base());
+    let empty = full.at(1);
+    let place = Shared::base().at(64 + lane * 4);
+    if thread == 0 {
+        full.init(32);
+        empty.init(32);
+        publish_mbarriers();
+    }
+    sync_block();
+    let mut round = 0;
+    while round < 9 {
+        if thread < 32 {
+            // The phase before the first is over from the start.
+            empty.wait((round + 1) % 2);
+            place.store_u32(args.input(round * 32 + lane).load_u32());
+            if lane == 5 {
+                full.arrive_expecting(0);
+            } else {
+                full.arrive();
+            }
+        } else {
+            full.wait(round % 2);
+            args.output(round * 32 + lane).store_u32(place.load_u32());
+            empty.arrive();
+        }
+        round += 1;
+    }
+});
