@@ -3,6 +3,7 @@
 //! Where no GPU is, or no toolchain to make PTX for it, the GPU's half is reported as ignored with the reason.
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use builder::Library;
@@ -80,8 +81,8 @@ impl Executor {
     fn open() -> Result<Self, Missing> {
         let gpu = Gpu::open(0).map_err(Missing::new("GPU"))?;
         let library = Library::open().map_err(Missing::new("sources"))?;
-        library.toolchain().map_err(Missing::new("kernel toolchain"))?;
-        let module = load(&gpu, &library).map_err(|error| error.to_string());
+        let ptx = library.probes_ptx(gpu.limits().sm).map_err(Missing::new("kernel toolchain"))?;
+        let module = load(&gpu, &ptx).map_err(|error| error.to_string());
         Ok(Self { gpu, module })
     }
 
@@ -113,7 +114,6 @@ impl Executor {
     }
 }
 
-fn load(gpu: &Gpu, library: &Library) -> Result<Module, Box<dyn Error>> {
-    let ptx = std::fs::read_to_string(library.probes_ptx(gpu.limits().sm)?)?;
-    Ok(Module::load(gpu, &ptx)?)
+fn load(gpu: &Gpu, ptx: &Path) -> Result<Module, Box<dyn Error>> {
+    Ok(Module::load(gpu, &std::fs::read_to_string(ptx)?)?)
 }

@@ -35,6 +35,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut artifacts = Vec::new();
     for sm in selection.targets() {
         artifacts.extend(build(&library, &selection, sm)?);
+        if arguments.store.is_some() {
+            // The unit tests of the machine itself, which a machine without Rust runs too.
+            library.probes_ptx(sm)?;
+        }
     }
     if arguments.catalog {
         let size = library.ship(&artifacts)?;
