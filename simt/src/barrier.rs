@@ -1,8 +1,8 @@
 //! Barriers among the warps of a block. Warps arrive as a whole, as aligned barriers ask for; those that have exited are
 //! still waited for.
 
+use crate::knowledge::Knowledge;
 use crate::machine::{Machine, Outcome};
-use crate::race::Knowledge;
 use crate::warp::collective;
 use crate::{Cause, Op, WARP};
 

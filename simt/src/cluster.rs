@@ -1,10 +1,10 @@
 //! Clusters: blocks that run together and write each other's shared memory.
 
 use crate::barrier::list_warps;
+use crate::knowledge::Knowledge;
 use crate::machine::{Machine, Outcome, enter, peek};
-use crate::race::Knowledge;
 use crate::warp::collective;
-use crate::{Cause, Op, WARP};
+use crate::{Access, Cause, Op, WARP};
 
 /// Where the block's rank begins in an address of the cluster's shared memory.
 const RANK_BITS: u32 = 24;
@@ -134,6 +134,10 @@ pub fn map_cluster(address: u32, rank: u32) -> u32 {
         let cluster = machine.launch.cluster;
         if rank >= cluster {
             return machine.fault(Cause::NoPeer { rank, cluster });
+        }
+        if address >> RANK_BITS != 0 {
+            let size = machine.launch.shared_bytes;
+            return machine.fault(Cause::OutOfShared { access: Access::Store, address, bytes: 0, size });
         }
         Ok(rank << RANK_BITS | address)
     })

@@ -39,17 +39,21 @@
 //!
 //! The functions that a kernel calls panic outside a launch.
 
+mod access;
 mod async_copy;
 mod barrier;
 mod cluster;
 mod fault;
 mod ffi;
 mod global;
+mod knowledge;
 mod launch;
 mod machine;
 mod matrix;
 mod mbarrier;
 mod number;
+mod op;
+mod product;
 mod proxy;
 mod race;
 mod schedule;
@@ -60,25 +64,26 @@ mod tma;
 mod warp;
 mod wgmma;
 
+pub use access::{Access, Actor};
 pub use async_copy::{cp_async, cp_async_commit, cp_async_wait};
 pub use barrier::{barrier_arrive, barrier_sync};
 pub use cluster::{cluster_arrive, cluster_rank, cluster_wait, map_cluster, store_cluster};
-pub use fault::{Access, Actor, Cause, Class, Fault, Misuse, Op, Place};
+pub use fault::{Cause, Class, Fault, Place};
 pub use ffi::{ABI_VERSION, CallError, Entry, RawReport, RawRequest, export};
 pub use global::{address_of, load_global, store_global};
 pub use launch::{Blocks, Buffer, Launch, run};
 pub use matrix::{MmaKind, ldmatrix, mma_m16n8k16};
-pub use mbarrier::{mbarrier_arrive, mbarrier_arrive_expecting, mbarrier_init, mbarrier_wait};
+pub use mbarrier::{Misuse, mbarrier_arrive, mbarrier_arrive_expecting, mbarrier_init, mbarrier_wait};
 pub use number::{bf16_from_f32, exp2, f16_from_f32, f32_from_bf16, f32_from_f16, fma, log2};
+pub use op::Op;
+pub use product::{Factors, Product};
 pub use proxy::fence_proxy_async;
 pub use shared::{load_shared, store_shared};
 pub use stats::Stats;
 pub use thread::{block_dim, block_idx, grid_dim, thread_idx, trap};
 pub use tma::{TensorMap, tma_load};
 pub use warp::{ballot, shuffle_idx, shuffle_xor, sync_warp};
-pub use wgmma::{
-    Accumulator, Factors, Product, wgmma_begin, wgmma_commit, wgmma_end, wgmma_registers, wgmma_shared, wgmma_wait,
-};
+pub use wgmma::{Accumulator, wgmma_begin, wgmma_commit, wgmma_end, wgmma_registers, wgmma_shared, wgmma_wait};
 
 /// Threads of a warp.
 pub const WARP: u32 = 32;

@@ -3,17 +3,51 @@
 //! A phase ends once all arrivals and all expected bytes are there; it orders what came before the arrivals, and the
 //! copies, against what follows a wait for it. Bytes may arrive before they are expected.
 
+use core::fmt;
 use std::collections::BTreeMap;
 
+use crate::knowledge::{Agent, Knowledge};
 use crate::machine::{Machine, Outcome, enter, suspend};
-use crate::race::{Agent, Knowledge};
-use crate::{Cause, Misuse, WARP};
+use crate::{Access, Cause, WARP};
 
 /// Size in bytes, and alignment.
 const BYTES: u32 = 8;
 
 /// Most arrivals and most bytes that a barrier counts.
 const MAX_COUNT: u32 = (1 << 20) - 1;
+
+/// A wrong use of an mbarrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// There is none.
+    NotInitialised,
+    /// It is initialised a second time.
+    AlreadyInitialised,
+    /// Its phases would have so many arrivals.
+    Arrivals(u32),
+    /// More threads arrive in a phase than it was initialised for.
+    TooManyArrivals,
+    /// A phase would expect so many bytes more.
+    Bytes(u32),
+    /// A copy uses it before the thread that initialised it has called [`crate::fence_proxy_async`].
+    Unpublished,
+    /// Its bytes are accessed like any others.
+    Touched(Access),
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInitialised => f.write_str("is used, but there is none"),
+            Self::AlreadyInitialised => f.write_str("is initialised again"),
+            Self::Arrivals(count) => write!(f, "is initialised with {count} arrivals; allowed are 1 to 1048575"),
+            Self::TooManyArrivals => f.write_str("has all arrivals of its phase, and one more comes"),
+            Self::Bytes(bytes) => write!(f, "would expect {bytes} bytes more, and then over 1048575"),
+            Self::Unpublished => f.write_str("is used by a copy before fence_proxy_async"),
+            Self::Touched(access) => write!(f, "is accessed by a plain {access}"),
+        }
+    }
+}
 
 /// One barrier.
 struct Mbarrier {

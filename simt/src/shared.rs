@@ -36,7 +36,7 @@ pub(crate) struct SharedMemory {
     /// How many grains are not 0, so that a check costs nothing where none is.
     waiting: usize,
     /// Per chunk: how many products have yet to read it.
-    reading: Vec<u16>,
+    reading: Vec<u32>,
     /// All of them.
     reads: usize,
 }
