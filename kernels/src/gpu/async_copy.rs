@@ -41,7 +41,10 @@ pub fn copy_chunk(to: Shared, from: Global, valid: bool, hint: CacheHint) {
                 let policy: u64;
                 asm!("createpolicy.fractional.L2::evict_last.b64 {0}, 1.0;", out(reg64) policy,
                     options(pure, nomem, nostack));
-                asm!("cp.async.cg.shared.global.L2::cache_hint [{0}], [{1}], 16, {2}, {3};",
+                // The select is always taken. It keeps the assembler (13.0 and 13.5) from splitting the destination into
+                // a register and a uniform register: with a policy it encodes that wrongly, and the GPU refuses it.
+                asm!("{{ .reg .pred p; .reg .b32 to; setp.ne.u64 p, {1}, 0; selp.b32 to, {0}, 0, p;",
+                    "cp.async.cg.shared.global.L2::cache_hint [to], [{1}], 16, {2}, {3}; }}",
                     in(reg32) to.address(), in(reg64) from.address(), in(reg32) bytes, in(reg64) policy,
                     options(nostack));
             }
