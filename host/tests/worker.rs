@@ -29,7 +29,8 @@ fn main() {
     {
         return play(part);
     }
-    let tests: [(&'static str, fn() -> Result<(), Failed>); 13] = [
+    type Test = fn() -> Result<(), Failed>;
+    let tests: [(&'static str, Test); 13] = [
         ("answers_come_back", answers_come_back),
         ("a_failure_is_an_answer", a_failure_is_an_answer),
         ("a_hang_is_ended", a_hang_is_ended),
