@@ -178,7 +178,7 @@ fn the_catalog_serves_without_a_compiler_while_it_is_fresh() {
     let library = checkout.library();
     let artifacts: Vec<_> = library.ptx(&good(), SM).into_iter().map(Result::unwrap).collect();
     library.ship(&artifacts).unwrap();
-    assert_eq!(checkout.library().check_catalog(2).unwrap(), CatalogState::Same { kernels: 2 });
+    assert_eq!(checkout.library().check_catalog(2).unwrap(), CatalogState::Same { kernels: 2, bytes: 2 });
 
     let library = checkout.library_without_compiler();
     let shipped: Vec<_> = library.ptx(&good(), SM).into_iter().map(Result::unwrap).collect();

@@ -136,7 +136,9 @@ fn compiled_kernels() -> Result<Outcome> {
 fn catalog() -> Result<Outcome> {
     let library = Library::open()?;
     match library.check_catalog(PTX_SAMPLE)? {
-        CatalogState::Same { kernels } => println!("{kernels} kernels of the catalog compile to its very bytes"),
+        CatalogState::Same { kernels, bytes } => {
+            println!("{bytes} of {kernels} kernels of the catalog compile to its very bytes, the others to as much");
+        }
         CatalogState::Unbuilt { reason } => {
             println!("the catalog is whole and of these sources; not rebuilt: {reason}")
         }
