@@ -9,6 +9,10 @@ use spec::Kernel;
 /// little when one of them does not compile.
 pub(crate) const LARGEST: usize = 50;
 
+/// For the catalog kernels are shared out by their list alone, not by how many processors there are, so that its batches
+/// can be compiled again anywhere.
+pub(crate) const CATALOG_PARALLELISM: usize = 1;
+
 /// What the entry macro expands to needs these; they are no concern of the host's compiler.
 const GPU_FEATURES: &str = "abi_ptx, abi_unadjusted, asm_experimental_arch, core_intrinsics, link_llvm_intrinsics, \
                             stdarch_nvptx";

@@ -27,19 +27,20 @@ pub(crate) enum Rejection {
 const BATCHES_PER_PROCESSOR: usize = 4;
 
 /// Compiles distinct kernels to one canonical PTX module each and hands them to `keep` as they come, in no particular
-/// order. `Err` if nothing can be built, for a reason that is no kernel's fault.
+/// order; in at least `parallel` batches unless they would be very small. `Err` if nothing can be built, for a reason that
+/// is no kernel's fault.
 pub(crate) fn ptx(
     project: &Project,
     toolchain: &Toolchain,
     sm: Sm,
     kernels: &[Kernel],
+    parallel: usize,
     mut keep: impl FnMut(Vec<Compiled>) -> Result<(), BuildError>,
 ) -> Result<(), BuildError> {
     let workspace = Workspace::ptx(project, sm.name())?;
-    let processors = parallelism();
-    let mut pending = Batch::share_out(kernels, processors);
+    let mut pending = Batch::share_out(kernels, parallel);
     while !pending.is_empty() {
-        let later = pending.split_off(pending.len().min(BATCHES_PER_PROCESSOR * processors));
+        let later = pending.split_off(pending.len().min(BATCHES_PER_PROCESSOR * parallelism()));
         let now = pending.iter().map(|batch| batch.kernels.len()).sum::<usize>();
         let left = later.iter().map(|batch| batch.kernels.len()).sum::<usize>();
         tracing::info!("compiling {now} kernels for {sm} in {} batches, {left} to come", pending.len());

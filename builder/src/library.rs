@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use spec::{Kernel, Sm};
 
+use crate::batch::CATALOG_PARALLELISM;
 use crate::cargo::{recipe, simt_recipe};
 use crate::compile::{self, Rejection};
 use crate::files::{sha256, write_whole};
@@ -39,6 +40,8 @@ pub struct Library {
     catalog: Option<Catalog>,
     /// Hash of the sources at hand; `None` where there are none.
     sources: Option<String>,
+    /// Batches that kernels are shared out to at least.
+    parallel: usize,
 }
 
 /// A module found in a source.
@@ -67,7 +70,8 @@ impl Library {
     ) -> Result<Self, BuildError> {
         let sources = if project.has_sources() { Some(project.ptx_sources()?) } else { None };
         let (own, catalog) = (Store::at(&project.store()), Catalog::open(&project.catalog())?);
-        Ok(Self { project, own, elsewhere: None, toolchain, ptxas, catalog, sources })
+        let parallel = compile::parallelism();
+        Ok(Self { project, own, elsewhere: None, toolchain, ptxas, catalog, sources, parallel })
     }
 
     /// The same library, which looks into the store in `folder` first. `Err` if there is none.
@@ -83,6 +87,13 @@ impl Library {
     /// The same library, which keeps what it builds in `folder` instead of the project's own store.
     pub fn keeping_in(mut self, folder: &Path) -> Self {
         self.own = Store::at(folder);
+        self
+    }
+
+    /// The same library, which compiles as for the catalog: in batches that depend on the list of kernels alone. What it
+    /// keeps in should be empty, since what is there is not compiled again.
+    pub fn for_catalog(mut self) -> Self {
+        self.parallel = CATALOG_PARALLELISM;
         self
     }
 
@@ -270,7 +281,7 @@ impl Library {
         let index = self.own.index(&self.origin(sm)?)?;
         let missing = self.missing(&wanted.iter().copied().collect::<Vec<_>>(), sm)?;
         if !missing.is_empty() {
-            compile::ptx(&self.project, self.toolchain()?, sm, &missing, |compiled| {
+            compile::ptx(&self.project, self.toolchain()?, sm, &missing, self.parallel, |compiled| {
                 compiled.into_iter().try_for_each(|(kernel, result)| {
                     let outcome = match result {
                         Ok(text) => Outcome::Built { sha256: self.own.put_ptx(&text)? },

@@ -1,19 +1,21 @@
 //! Writing the catalog, and holding it against the sources.
 
-use spec::{Family, Kernel, Sm};
+use std::collections::BTreeSet;
 
+use spec::{Kernel, Sm};
+use tempfile::TempDir;
+
+use crate::batch::{Batch, CATALOG_PARALLELISM};
 use crate::files::read_text;
-use crate::{BuildError, Catalog, Facts, Library, PtxArtifact, Shipped, Store, space};
+use crate::{BuildError, Catalog, Facts, Library, PtxArtifact, Shipped, Store};
 
 /// How a catalog that is whole and of the sources at hand compares with what they compile to here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogState {
-    /// The sampled kernels compile to its bytes, or, for a few, to as much in another order.
+    /// The kernels compiled again come to its very bytes.
     Same {
         /// How many were compared.
         kernels: usize,
-        /// How many came out byte for byte.
-        bytes: usize,
     },
     /// Nothing can be compiled here.
     Unbuilt {
@@ -39,9 +41,11 @@ impl Library {
         Catalog::write(&self.project().catalog(), &origin.sources, &origin.recipe, &origin.toolchain, shipped)
     }
 
-    /// Checks that the catalog is whole and made of the sources at hand, and compiles `per_shard` kernels of each family
-    /// and target again, where that can be done. A new compiler alone is no error.
-    pub fn check_catalog(&self, per_shard: usize) -> Result<CatalogState, BuildError> {
+    /// Checks that the catalog is whole and made of the sources at hand, and compiles a batch of each target again, where
+    /// that can be done. A new compiler alone is no error.
+    ///
+    /// It is the batch that the catalog was made with: a kernel's PTX can depend on which others are compiled beside it.
+    pub fn check_catalog(&self) -> Result<CatalogState, BuildError> {
         let folder = self.project().catalog();
         let stale = |reason: &str| BuildError::Malformed {
             path: folder.clone(),
@@ -57,39 +61,37 @@ impl Library {
             Err(error) => return Ok(CatalogState::Unbuilt { reason: error.to_string() }),
         };
         let same_compiler = toolchain.version().same_compiler(&catalog.manifest().toolchain);
-        let (mut compared, mut same, mut objections) = (0, 0, Vec::new());
+        let scratch = scratch()?;
+        let afresh = self.clone().keeping_in(scratch.path()).for_catalog();
+        let (mut compared, mut objections) = (0, Vec::new());
         for sm in Sm::ALL {
-            let kernels = sample(catalog, sm, per_shard);
-            for (kernel, built) in kernels.iter().zip(self.ptx(&kernels, sm)) {
+            let kernels = some_batch(catalog, sm);
+            for (kernel, built) in kernels.iter().zip(afresh.ptx(&kernels, sm)) {
                 let built = built?;
                 let Some(entry) = catalog.entries(sm).find(|entry| entry.kernel == *kernel) else { continue };
                 compared += 1;
-                if same_compiler && built.sha256 == entry.sha256 {
-                    same += 1;
-                } else {
+                if !same_compiler {
                     objections.extend(takes_more(&built, entry.facts.as_ref()));
+                } else if built.sha256 != entry.sha256 {
+                    return Err(stale(&format!("the same compiler makes other PTX of {kernel} for {sm}")));
                 }
             }
         }
-        // A few kernels come out with instructions in another order when they are compiled beside others than before;
-        // those must take the same resources. If it is more than a few, something else is the reason.
-        if same_compiler && (same * 4 < compared * 3 || !objections.is_empty()) {
-            let more = objections.join("; ");
-            return Err(stale(&format!(
-                "the same compiler gives the PTX of only {same} of {compared} kernels; {more}"
-            )));
-        }
         Ok(if same_compiler {
-            CatalogState::Same { kernels: compared, bytes: same }
+            CatalogState::Same { kernels: compared }
         } else {
             CatalogState::OtherCompiler { objections }
         })
     }
 }
 
+fn scratch() -> Result<TempDir, BuildError> {
+    tempfile::tempdir().map_err(BuildError::io("create a folder in", &std::env::temp_dir()))
+}
+
 /// Unpacks every shard.
 fn check_whole(catalog: &Catalog) -> Result<(), BuildError> {
-    let scratch = tempfile::tempdir().map_err(BuildError::io("create a folder in", &std::env::temp_dir()))?;
+    let scratch = scratch()?;
     let store = Store::at(scratch.path());
     for sm in Sm::ALL {
         let kernels: Vec<_> = catalog.entries(sm).map(|entry| entry.kernel).collect();
@@ -98,9 +100,12 @@ fn check_whole(catalog: &Catalog) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn sample(catalog: &Catalog, sm: Sm, per_shard: usize) -> Vec<Kernel> {
-    let of = |family: Family| catalog.entries(sm).map(|e| e.kernel).filter(move |kernel| kernel.family() == family);
-    Family::ALL.into_iter().flat_map(|family| space::sample(of(family), per_shard, 1)).collect()
+/// One of the batches that a target's kernels were compiled in: the middle one, where all families are near.
+fn some_batch(catalog: &Catalog, sm: Sm) -> Vec<Kernel> {
+    let kernels: BTreeSet<_> = catalog.entries(sm).map(|entry| entry.kernel).collect();
+    let mut batches = Batch::share_out(&Vec::from_iter(kernels), CATALOG_PARALLELISM);
+    let middle = batches.len() / 2;
+    if middle < batches.len() { batches.swap_remove(middle).kernels } else { Vec::new() }
 }
 
 /// Spills that the catalog's module does not have. Registers may differ from compiler to compiler.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use builder::{Library, PtxArtifact};
 use clap::Args;
 use spec::Sm;
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Write the shipped catalog anew from these kernels.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "store")]
     catalog: bool,
 }
 
@@ -29,6 +29,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut library = Library::open()?;
     if let Some(folder) = &arguments.store {
         library = library.keeping_in(folder);
+    }
+    // Compiled afresh and in its own batches, so that a check can repeat it.
+    let scratch = tempfile::tempdir().context("cannot create a folder for the catalog's kernels")?;
+    if arguments.catalog {
+        library = library.keeping_in(scratch.path()).for_catalog();
     }
     let selection =
         if arguments.catalog { arguments.selection.for_catalog(CATALOG_SAMPLE) } else { arguments.selection.clone() };
