@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::files::list;
 use crate::process::stdout;
-use crate::toolchain::{on_path, package_folder, unpacked_root};
+use crate::toolchain::{OLDEST, major_and_minor, on_path, package_folder, unpacked_root};
 use crate::{BuildError, Project, Ptxas, Toolchain};
 
 /// Debian's packages of a rustc with its library source. Which version they have is Debian's choice.
@@ -72,7 +72,8 @@ fn unpack_debian(project: &Project) -> Result<(), BuildError> {
     replace(&partial, &root)
 }
 
-/// apt with the system's package lists, or where they do not know the packages with lists of the project's own.
+/// apt with the system's package lists, or where they do not know the packages, or only older ones than kernels need
+/// (lists age), with lists of the project's own.
 struct Apt {
     options: Vec<String>,
 }
@@ -80,7 +81,7 @@ struct Apt {
 impl Apt {
     fn open(project: &Project) -> Result<Self, BuildError> {
         let system = Self { options: Vec::new() };
-        if system.knows(PACKAGES[0]) {
+        if system.offers_new_enough(PACKAGES[0]) {
             return Ok(system);
         }
         let folder = project.target().join("toolchain/apt");
@@ -98,10 +99,12 @@ impl Apt {
         let own = Self { options };
         tracing::info!("fetching package lists");
         stdout(own.command("apt-get").arg("update"))?;
-        if own.knows(PACKAGES[0]) {
+        if own.offers_new_enough(PACKAGES[0]) {
             return Ok(own);
         }
-        let reason = format!("package {} is in none of the sources of this system", PACKAGES[0]);
+        let (major, minor) = OLDEST;
+        let reason =
+            format!("package {} {major}.{minor} or newer is in none of the sources of this system", PACKAGES[0]);
         Err(BuildError::Tool { tool: "apt-get".to_owned(), reason })
     }
 
@@ -111,9 +114,9 @@ impl Apt {
         command
     }
 
-    fn knows(&self, package: &str) -> bool {
+    fn offers_new_enough(&self, package: &str) -> bool {
         stdout(self.command("apt-cache").args(["show", "--no-all-versions", package]))
-            .is_ok_and(|text| !text.is_empty())
+            .is_ok_and(|text| offered(&text).is_some_and(|version| version >= OLDEST))
     }
 
     fn with_dependencies(&self, packages: &[&str]) -> Result<Vec<String>, BuildError> {
@@ -130,6 +133,11 @@ impl Apt {
         }
         Ok(all)
     }
+}
+
+/// The version of the package that `apt-cache show` describes.
+fn offered(said: &str) -> Option<(u32, u32)> {
+    said.lines().find_map(|line| line.strip_prefix("Version: ")).and_then(major_and_minor)
 }
 
 /// The needed ones among the dependencies that `apt-cache depends` lists.
@@ -165,6 +173,14 @@ mod tests {
         let said = "rustc-web\n  Depends: libc6\n  Depends: libstd-rust-web-dev\n    libstd-rust-web-dev:i386\n  \
                     Depends: gcc\n |Depends: x\n  Recommends: llvm\n  Depends: libllvm22\n";
         assert_eq!(needed(said), ["libstd-rust-web-dev", "libllvm22"]);
+    }
+
+    #[test]
+    fn the_offered_version_is_read_and_an_aged_list_is_seen_to_be_old() {
+        let offer = |version: &str| offered(&format!("Package: rustc-web\nVersion: {version}\nPriority: optional\n"));
+        assert!(offer("1.96.0+dfsg1-1~deb12u1").unwrap() >= OLDEST);
+        assert!(offer("1.85.0+dfsg3-1~deb12u3").unwrap() < OLDEST);
+        assert_eq!(offered(""), None);
     }
 
     #[test]

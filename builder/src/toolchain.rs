@@ -183,8 +183,12 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 fn release(version: &str) -> Option<(u32, u32)> {
-    let release = version.lines().find_map(|line| line.strip_prefix("release: "))?;
-    let mut parts = release.split(['.', '-']).map(str::parse);
+    version.lines().find_map(|line| line.strip_prefix("release: ")).and_then(major_and_minor)
+}
+
+/// The first two numbers of a version such as `1.96.0` or `1.96.0+dfsg1-1`.
+pub(crate) fn major_and_minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split(['.', '-', '+']).map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
