@@ -13,7 +13,7 @@ use host::device::{Code, Device, Failure, Samples, Subject, TimingPlan, worker};
 use host::driver::Gpu;
 use host::oracle::metamorphic::RELATIONS;
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{DeviceLimits, Dtype, Kernel, Problem, Variant, legal};
+use spec::{DeviceLimits, Dtype, Kernel, Problem, Variant, defaults, legal};
 
 /// The argument with which this program serves a GPU to itself.
 const SERVE: &str = "--serve-gpu";
@@ -119,10 +119,14 @@ const KERNELS: [(&str, &str, u32, Dtype); 16] = [
     ),
 ];
 
+/// head_dims beside those of the table that the CPU machine runs the fallbacks of: no two in the same steps of a tensor
+/// core, columns of a warp and chunks of a row. A GPU runs them all.
+const SAMPLED_HEAD_DIMS: [u32; 3] = [72, 96, 168];
+
 /// A kernel under test.
 #[derive(Clone)]
 struct Tested {
-    name: &'static str,
+    name: String,
     problem: Problem,
     variant: Variant,
 }
@@ -142,17 +146,40 @@ fn main() {
 fn kernels() -> Vec<Tested> {
     KERNELS
         .map(|(name, variant, head_dim, dtype)| Tested {
-            name,
+            name: name.to_owned(),
             problem: Problem::new(1, 2, 100, head_dim, dtype),
             variant: variant.parse().expect("a variant of the table"),
         })
         .into()
 }
 
+/// What problems of this head_dim get while nobody has tuned them: a few rows of many keys, many rows, and what runs
+/// anywhere.
+fn fallbacks(head_dim: u32, dtype: Dtype) -> Vec<Tested> {
+    let few = Problem::new(1, 2, 100, head_dim, dtype);
+    let first = |problem: &Problem| defaults(problem, &DeviceLimits::H100).next();
+    let any = defaults(&few, &DeviceLimits::H100).last();
+    let variants = [first(&few), first(&few.with_seqlens(16_384, 16_384)), any];
+    let tested = |variant: Variant| Tested {
+        name: format!("{}-{head_dim}-{}", variant.family(), dtype.name()),
+        problem: few,
+        variant,
+    };
+    variants.into_iter().flatten().map(tested).collect()
+}
+
 /// Each case on each kernel on the CPU machine; the library is built by the first that needs it.
 fn simt() -> Vec<Trial> {
     let code = Arc::new(Mutex::new(None));
     let mut trials = vec![];
+    for tested in fallback_sample() {
+        let code = Arc::clone(&code);
+        trials.push(Trial::test(format!("simt/fallback/{}", tested.name), move || {
+            let subject = subject(&tested, built(&code)?)?;
+            Simt::new(DeviceLimits::H100).check(&subject, &cases(&tested, Extent::Small))?;
+            Ok(())
+        }));
+    }
     for tested in kernels() {
         for case in cases(&tested, Extent::Small) {
             let (tested, code) = (tested.clone(), Arc::clone(&code));
@@ -178,6 +205,12 @@ fn simt() -> Vec<Trial> {
     trials
 }
 
+/// The fallbacks that the CPU machine runs, in both dtypes by turns.
+fn fallback_sample() -> Vec<Tested> {
+    let dtypes = [Dtype::F16, Dtype::Bf16].into_iter().cycle();
+    SAMPLED_HEAD_DIMS.into_iter().zip(dtypes).flat_map(|(head_dim, dtype)| fallbacks(head_dim, dtype)).collect()
+}
+
 /// Tensor cores are faster than none by the model too, and a modelled time has no noise.
 fn modelled_times(code: Code) -> Result<(), Failed> {
     let of_seed_shape = |tested: Tested| subject(&Tested { problem: Problem::SEED, ..tested }, code.clone());
@@ -191,11 +224,11 @@ fn modelled_times(code: Code) -> Result<(), Failed> {
     if plausible { Ok(()) } else { Err(format!("{samples:?}").into()) }
 }
 
-/// All cases on each kernel on the GPU, each kernel in a process of its own.
+/// All cases on each kernel of the table on the GPU, and the small ones on the fallbacks of every head_dim. Each trial has a
+/// process of its own.
 fn cuda() -> Vec<Trial> {
     let gpu = Gpu::open(0).map(|gpu| *gpu.limits());
-    let trial = |tested: Tested| {
-        let name = format!("cuda/{}", tested.name);
+    let trial = |name: String, kernels: Vec<Tested>, extent: Extent| {
         let limits = match &gpu {
             Ok(limits) => *limits,
             Err(reason) => {
@@ -205,16 +238,24 @@ fn cuda() -> Vec<Trial> {
             }
         };
         Trial::test(name, move || {
-            let kernel = tested.variant.kernel(&tested.problem);
-            let built = Library::open()?.ptx(&[kernel], limits.sm).pop();
-            let built = built.ok_or("the library gave no answer")??;
-            let subject = subject(&tested, Code::Ptx { sha256: built.sha256, path: built.path })?;
+            let wanted: Vec<Kernel> = kernels.iter().map(|tested| tested.variant.kernel(&tested.problem)).collect();
             let mut device = Remote::start(std::env::current_exe()?, [SERVE], Patience::default())?;
-            device.check(&subject, &cases(&tested, Extent::Large))?;
+            for (tested, built) in kernels.iter().zip(Library::open()?.ptx(&wanted, limits.sm)) {
+                let built = built?;
+                let subject = subject(tested, Code::Ptx { sha256: built.sha256, path: built.path })?;
+                device
+                    .check(&subject, &cases(tested, extent))
+                    .map_err(|failure| format!("{}: {failure}", tested.name))?;
+            }
             Ok(())
         })
     };
-    kernels().into_iter().map(trial).collect()
+    let table = kernels().into_iter().map(|tested| (format!("cuda/{}", tested.name), vec![tested], Extent::Large));
+    let every_head_dim = (8..=256).step_by(8).map(|head_dim| {
+        let kernels = [Dtype::F16, Dtype::Bf16].into_iter().flat_map(|dtype| fallbacks(head_dim, dtype)).collect();
+        (format!("cuda/fallbacks-of-head-dim-{head_dim}"), kernels, Extent::Small)
+    });
+    table.chain(every_head_dim).map(|(name, kernels, extent)| trial(name, kernels, extent)).collect()
 }
 
 fn cases(tested: &Tested, extent: Extent) -> Vec<Case> {
@@ -227,7 +268,8 @@ fn cases(tested: &Tested, extent: Extent) -> Vec<Case> {
 /// The library of all kernels, built by whoever asks first.
 fn built(code: &Mutex<Option<Result<Code, BuildError>>>) -> Result<Code, Failed> {
     let build = || {
-        let kernels: Vec<Kernel> = kernels().iter().map(|tested| tested.variant.kernel(&tested.problem)).collect();
+        let tested = kernels().into_iter().chain(fallback_sample());
+        let kernels: Vec<Kernel> = tested.map(|tested| tested.variant.kernel(&tested.problem)).collect();
         Ok(Code::Library { path: Library::open()?.simt(&kernels)? })
     };
     let mut code = code.lock().map_err(|error| error.to_string())?;

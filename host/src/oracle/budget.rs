@@ -8,6 +8,9 @@ use crate::cases::{Case, Distribution, number};
 /// Largest error of O allowed on the seed shape with normal inputs, in absolute terms.
 pub const SEED_LIMIT: f64 = 2e-3;
 
+/// Products that a tensor core adds up in one step, in 16 bit.
+const MMA_K: u32 = 16;
+
 /// What one row may be off by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowBudget {
@@ -27,7 +30,7 @@ impl RowBudget {
         }
         let largest = expected.exact.iter().fold(0f64, |largest, x| largest.max(x.abs()));
         let reference = errors(expected).fold(0f64, |largest, e| largest.max(e.abs()));
-        let scores = expected.score * (-22f64).exp2();
+        let scores = expected.score * score_error(case.problem.head_dim_qk);
         let weights = 2.0 * scores * expected.weight;
         let ulp = number::ulp(case.problem.dtype, largest);
         let o = 2.0 * reference + ulp + weights;
@@ -38,6 +41,12 @@ impl RowBudget {
             slack: [ulp / 4.0, weights],
         }
     }
+}
+
+/// What a score may be off by, relative to `|scale| |q| |k|`: two units in the last place for the order of summation, and
+/// one more for each step of a tensor core, which adds 16 products to the sum so far and cuts off what does not fit.
+fn score_error(head_dim: u32) -> f64 {
+    f64::from(2 + head_dim.div_ceil(MMA_K)) * (-23f64).exp2()
 }
 
 /// Errors of the same-precision reference.

@@ -16,8 +16,10 @@
 //! small ones, such as one key of a thousand left out. The terms that do not come from the reference:
 //!
 //! * `u`: one rounding of the output more or less than the reference; on average a rounding costs `u / sqrt(12)`.
-//! * `s[r] = 2^-22 |scale| |q[r]| max_j |k[j]|`: scores are summed in fp32 in another order, and by tensor cores that cut
-//!   digits off instead of rounding. `w[r] = max_d sum_j p[j] |v[j,d]|` is what an error in the weights moves.
+//! * `s[r] = (2 + ceil(head_dim / 16)) 2^-23 |scale| |q[r]| max_j |k[j]|`: scores are summed in fp32 in another order, and
+//!   by tensor cores that take 16 products at a time and cut digits off instead of rounding: all to one side, so a long
+//!   sum is off by up to a unit in the last place for each step. `w[r] = max_d sum_j p[j] |v[j,d]|` is what an error in the
+//!   weights moves.
 //! * `2^-15`: exponentials of two are approximate, up to `3e-6` each, and all to one side.
 //!
 //! On the seed shape with normal inputs, `max |e(O)|` must also stay below [`SEED_LIMIT`]. A row that sees no key is
