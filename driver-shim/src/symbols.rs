@@ -63,6 +63,7 @@ crate::trampoline::define! {
     cuInit
     cuLaunchHostFunc
     cuLaunchKernel
+    cuLaunchKernelEx
     cuLinkAddData_v2
     cuLinkComplete
     cuLinkCreate_v2

@@ -263,8 +263,8 @@ impl Attention {
     ///
     /// As for [`Attention::launch_at`].
     pub unsafe fn queue(&self, stream: &Stream, arguments: &Arguments) -> Result<(), DriverError> {
-        let LaunchGeometry { blocks, threads, shared_bytes, .. } = self.geometry;
-        let grid = Grid { blocks, threads, shared_bytes };
+        let LaunchGeometry { blocks, threads, shared_bytes, early_launch, .. } = self.geometry;
+        let grid = Grid { blocks, threads, shared_bytes, early: early_launch };
         let args = Argument::by_value(&arguments.args);
         // SAFETY: every entry point takes `AttentionArgs`, and those whose geometry has boxes `TensorMaps` after it; the
         // caller vouches for the tensors.

@@ -135,7 +135,15 @@ fn subject() -> Subject {
     Subject {
         problem: Problem::SEED,
         variant: Variant::smallest(spec::Family::Tiled),
-        geometry: LaunchGeometry { blocks: 1, threads: 32, shared_bytes: 0, tiles_q: 1, block_order: 0, boxes: None },
+        geometry: LaunchGeometry {
+            blocks: 1,
+            threads: 32,
+            shared_bytes: 0,
+            tiles_q: 1,
+            block_order: 0,
+            early_launch: false,
+            boxes: None,
+        },
         code: Code::Recorded,
     }
 }

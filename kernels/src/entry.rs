@@ -36,7 +36,7 @@ macro_rules! entry {
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, kv_split: $kv_split:literal,
      stages: $stages:literal, q_in_registers: $q_in_registers:literal, shared_pad: $shared_pad:literal,
      exp_poly: $exp_poly:literal, lazy_rescale: $lazy_rescale:literal, blocks_per_sm: $blocks_per_sm:literal,
-     cache_hint: $cache_hint:literal $(,)?) => {
+     cache_hint: $cache_hint:literal, early_launch: $early_launch:literal $(,)?) => {
         const _: () = {
             enum Genes {}
             impl $crate::family::mma::Genes for Genes {
@@ -52,6 +52,7 @@ macro_rules! entry {
                 const EXP_POLY: u32 = $exp_poly;
                 const LAZY_RESCALE: bool = $lazy_rescale == 1;
                 const CACHE_HINT: $crate::gpu::CacheHint = $crate::gpu::CacheHint::from_gene($cache_hint);
+                const EARLY_LAUNCH: bool = $early_launch == 1;
             }
             $crate::export!($symbol, |args| $crate::family::mma::attention::<
                 $crate::gpu::$dtype,
@@ -66,7 +67,7 @@ macro_rules! entry {
     (family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: 1, cluster: 1, stages: $stages:literal,
      exp_poly: $exp_poly:literal, overlap: $overlap:literal, ping_pong: $ping_pong:literal,
-     lazy_rescale: $lazy_rescale:literal $(,)?) => {
+     lazy_rescale: $lazy_rescale:literal, early_launch: $early_launch:literal $(,)?) => {
         const _: () = {
             enum Genes {}
             impl $crate::family::wgmma::Genes for Genes {
@@ -79,6 +80,7 @@ macro_rules! entry {
                 const OVERLAP: bool = $overlap == 1;
                 const PING_PONG: bool = $ping_pong == 1;
                 const LAZY_RESCALE: bool = $lazy_rescale == 1;
+                const EARLY_LAUNCH: bool = $early_launch == 1;
             }
             $crate::export!($symbol, |args, maps| $crate::family::wgmma::attention::<
                 $crate::gpu::$dtype,
@@ -92,7 +94,7 @@ macro_rules! entry {
     (family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: $kv_split:literal, cluster: $cluster:literal,
      stages: $stages:literal, exp_poly: $exp_poly:literal, overlap: 0, ping_pong: 0,
-     lazy_rescale: $lazy_rescale:literal $(,)?) => {
+     lazy_rescale: $lazy_rescale:literal, early_launch: $early_launch:literal $(,)?) => {
         const _: () = {
             enum Genes {}
             impl $crate::family::wgmma_split::Genes for Genes {
@@ -105,6 +107,7 @@ macro_rules! entry {
                 const STAGES: u32 = $stages;
                 const EXP_POLY: u32 = $exp_poly;
                 const LAZY_RESCALE: bool = $lazy_rescale == 1;
+                const EARLY_LAUNCH: bool = $early_launch == 1;
             }
             $crate::export!($symbol, |args, maps| $crate::family::wgmma_split::attention::<
                 $crate::gpu::$dtype,

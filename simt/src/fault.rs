@@ -189,6 +189,9 @@ pub enum Cause {
         /// Who stored.
         by: Actor,
     },
+    /// A thread waits for earlier grids after it has used what they may still write.
+    #[error("waits for earlier grids after it has touched global memory")]
+    BeforeEarlierGrids,
     /// Blocks end while bulk copies go on.
     #[error("the end, with {0} bulk copies under way")]
     Unfinished(usize),
@@ -394,6 +397,7 @@ impl Cause {
             | Self::Operand { .. }
             | Self::Unfenced { .. }
             | Self::Unfinished(_)
+            | Self::BeforeEarlierGrids
             | Self::PeerNotStarted { .. }
             | Self::PeerExited { .. } => Class::Race,
             Self::NotInMask { .. }

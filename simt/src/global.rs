@@ -54,6 +54,7 @@ impl Machine<'_> {
     /// Reads on behalf of `thread` from `address`, which must be aligned to `align`.
     #[inline]
     pub(crate) fn read_global(&mut self, thread: u32, address: u64, align: u32, into: &mut [u8]) -> Outcome<()> {
+        self.touched_global[thread as usize] = true;
         match self.global.resolve(address, into.len() as u32, align, Access::Load) {
             Ok(from) => {
                 self.stats.global_loads += 1;
@@ -80,14 +81,17 @@ pub fn load_global<const N: usize>(address: u64) -> [u8; N] {
 #[inline]
 pub fn store_global<const N: usize>(address: u64, data: [u8; N]) {
     const { assert!(N.is_power_of_two() && N <= 16) };
-    enter(|machine| match machine.global.resolve(address, N as u32, N as u32, Access::Store) {
-        Ok(to) => {
-            machine.stats.global_stores += 1;
-            machine.stats.global_store_bytes += N as u64;
-            // SAFETY: `resolve` found `N` writable bytes there.
-            unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, N) };
-            Ok(())
+    enter(|machine| {
+        machine.touched_global[machine.thread as usize] = true;
+        match machine.global.resolve(address, N as u32, N as u32, Access::Store) {
+            Ok(to) => {
+                machine.stats.global_stores += 1;
+                machine.stats.global_store_bytes += N as u64;
+                // SAFETY: `resolve` found `N` writable bytes there.
+                unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, N) };
+                Ok(())
+            }
+            Err(cause) => machine.fault(cause),
         }
-        Err(cause) => machine.fault(cause),
     });
 }

@@ -46,6 +46,7 @@ mod cluster;
 mod fault;
 mod ffi;
 mod global;
+mod grid;
 mod knowledge;
 mod launch;
 mod machine;
@@ -71,6 +72,7 @@ pub use cluster::{cluster_arrive, cluster_rank, cluster_wait, map_cluster, store
 pub use fault::{Cause, Class, Fault, Place};
 pub use ffi::{ABI_VERSION, CallError, Entry, RawReport, RawRequest, export};
 pub use global::{address_of, load_global, store_global};
+pub use grid::await_earlier_grids;
 pub use launch::{Blocks, Buffer, Launch, run};
 pub use matrix::{MmaKind, ldmatrix, mma_m16n8k16};
 pub use mbarrier::{Misuse, mbarrier_arrive, mbarrier_arrive_expecting, mbarrier_init, mbarrier_wait};

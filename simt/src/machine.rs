@@ -40,6 +40,8 @@ pub(crate) struct Machine<'a> {
     /// In no order.
     pub(crate) bulk_copies: Vec<BulkCopy>,
     pub(crate) warpgroups: Vec<Warpgroup>,
+    /// By thread: whether it has read or written global memory, or had it read.
+    pub(crate) touched_global: Vec<bool>,
     pub(crate) stats: Stats,
     /// The cluster's first block.
     pub(crate) block: u32,
@@ -71,6 +73,7 @@ impl<'a> Machine<'a> {
             copies: (0..threads).map(|_| Copies::default()).collect(),
             bulk_copies: vec![],
             warpgroups: (0..launch.warpgroups()).map(|_| Warpgroup::default()).collect(),
+            touched_global: vec![false; threads as usize],
             stats: Stats::default(),
             block: 0,
             thread: 0,
@@ -97,6 +100,7 @@ impl<'a> Machine<'a> {
         self.copies.iter_mut().for_each(Copies::clear);
         self.bulk_copies.clear();
         self.warpgroups.iter_mut().for_each(Warpgroup::begin);
+        self.touched_global.fill(false);
     }
 
     /// Makes a thread the running one.

@@ -93,6 +93,7 @@ pub fn tma_load(dst_shared: u32, map: &TensorMap, barrier: u32, coordinates: [u3
         }
         machine.check_mbarrier(barrier)?;
         machine.reserve_shared(dst_shared, map.rows * ROW, ALIGN)?;
+        machine.touched_global[machine.thread as usize] = true;
         machine.stats.bulk_copies += 1;
         machine.stats.bulk_copy_bytes += u64::from(map.rows * ROW);
         machine.bulk_copies.push(BulkCopy {

@@ -27,6 +27,11 @@ impl Sm {
         }
     }
 
+    /// Whether blocks can start before the kernel before them in the stream is over.
+    pub const fn launches_early(self) -> bool {
+        matches!(self, Self::Sm90a)
+    }
+
     /// The best target for a GPU of this compute capability; `None` below 8.0.
     pub const fn for_capability(major: u32, minor: u32) -> Option<Self> {
         match (major, minor) {

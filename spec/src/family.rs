@@ -41,6 +41,7 @@ const MMA: &[Domain] = &[
     Domain { gene: Gene::BlocksPerSm, values: &[1, 2, 3, 4] },
     Domain { gene: Gene::CacheHint, values: &[0, 1, 2] },
     Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+    Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
 ];
 
 const WGMMA: &[Domain] = &[
@@ -54,6 +55,7 @@ const WGMMA: &[Domain] = &[
     Domain { gene: Gene::PingPong, values: &[0, 1] },
     Domain { gene: Gene::LazyRescale, values: &[0, 1] },
     Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+    Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
 ];
 
 impl Family {

@@ -60,6 +60,9 @@ pub enum Gene {
     CacheHint,
     /// A [`crate::BlockOrder`].
     BlockOrder,
+    /// 1: blocks start while those of the kernel before them in the stream still end, and wait for them before they touch
+    /// memory (sm_90).
+    EarlyLaunch,
 }
 
 impl Gene {
@@ -67,7 +70,7 @@ impl Gene {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All genes, in the order of their declaration.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TileQ,
         Self::TileKv,
         Self::Warps,
@@ -85,6 +88,7 @@ impl Gene {
         Self::BlocksPerSm,
         Self::CacheHint,
         Self::BlockOrder,
+        Self::EarlyLaunch,
     ];
 
     /// Name used in records, reports and the entry macro.
@@ -107,6 +111,7 @@ impl Gene {
             Self::BlocksPerSm => "blocks_per_sm",
             Self::CacheHint => "cache_hint",
             Self::BlockOrder => "block_order",
+            Self::EarlyLaunch => "early_launch",
         }
     }
 
@@ -129,7 +134,8 @@ impl Gene {
             | Self::KvSplit
             | Self::Cluster
             | Self::RowLanes
-            | Self::BlocksPerSm => Theme::Launch,
+            | Self::BlocksPerSm
+            | Self::EarlyLaunch => Theme::Launch,
             Self::QInRegisters | Self::ExpPoly | Self::Overlap | Self::PingPong | Self::LazyRescale => {
                 Theme::Instructions
             }

@@ -176,6 +176,8 @@ pub struct LaunchGeometry {
     pub tiles_q: u32,
     /// A [`crate::BlockOrder`].
     pub block_order: u32,
+    /// Whether blocks may start before the kernel before them in the stream is over.
+    pub early_launch: bool,
     /// The boxes of the kernel's tensor maps, if it takes any.
     pub boxes: Option<MapBoxes>,
 }
@@ -214,6 +216,9 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     if !family.runs_on(limits.sm) {
         return Err(Illegal::Device { family, sm: limits.sm });
     }
+    if variant.value(Gene::EarlyLaunch) == 1 && !limits.sm.launches_early() {
+        return Err(Illegal::Together { gene: Gene::EarlyLaunch, needs: "a GPU of compute capability 9.0 or later" });
+    }
     let threads = variant.threads();
     if threads > MAX_THREADS {
         return Err(Illegal::Threads { needed: threads, allowed: MAX_THREADS });
@@ -234,6 +239,7 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
         shared_bytes: need.shared_bytes,
         tiles_q,
         block_order: variant.value(Gene::BlockOrder),
+        early_launch: variant.value(Gene::EarlyLaunch) == 1,
         boxes: need.boxes,
     })
 }
@@ -463,6 +469,7 @@ mod tests {
             shared_bytes: 64 * 128 + 2 * 2 * 64 * 128,
             tiles_q: 8,
             block_order: 1,
+            early_launch: false,
             boxes: None,
         };
         assert_eq!(geometry, expected);

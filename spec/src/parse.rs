@@ -111,12 +111,20 @@ fn dtype(text: &str) -> Option<Dtype> {
 pub(crate) fn variant(text: &str) -> Result<Variant, ParseError> {
     let (family, genes) = text.split_once(':').ok_or(ParseError::Family)?;
     let family = Family::ALL.into_iter().find(|f| f.name() == family).ok_or(ParseError::Family)?;
+    with_genes(family, genes)
+}
+
+fn with_genes(family: Family, genes: &str) -> Result<Variant, ParseError> {
     let mut variant = Variant::bare(family);
     read_genes(&mut variant, genes)?;
-    match family.domains().iter().find(|domain| variant.get(domain.gene).is_none()) {
-        Some(domain) => Err(ParseError::MissingGene(domain.gene)),
-        None => Ok(variant),
+    for domain in family.domains() {
+        if variant.get(domain.gene).is_none() {
+            // What is off need not be named, so that texts stay good when a family gets another switch.
+            let off = (domain.values[0] == 0).then(|| variant.with(domain.gene, 0)).flatten();
+            variant = off.ok_or(ParseError::MissingGene(domain.gene))?;
+        }
     }
+    Ok(variant)
 }
 
 fn read_genes(variant: &mut Variant, genes: &str) -> Result<(), ParseError> {
@@ -138,8 +146,7 @@ pub(crate) fn kernel(text: &str) -> Result<Kernel, ParseError> {
     let dtype = dtype(element).ok_or(ParseError::Kernel)?;
     let (qk, v) = dims.split_once('x').ok_or(ParseError::Kernel)?;
     let dim = |text: &str| text.parse().map_err(|_| ParseError::Kernel);
-    let mut variant = Variant::bare(family);
-    read_genes(&mut variant, genes)?;
+    let variant = with_genes(family, genes)?;
     Ok(Kernel::from_parts(variant, dtype, dim(qk)?, dim(v)?))
 }
 

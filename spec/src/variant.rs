@@ -153,6 +153,8 @@ mod tests {
         assert_eq!(Variant::smallest(Family::Mma).with(Gene::TileQ, 17), None);
         assert_eq!("mma:tile_q=17".parse::<Variant>(), Err(ParseError::Gene(1)));
         assert_eq!("mma:tile_q=64".parse::<Variant>(), Err(ParseError::MissingGene(Gene::TileKv)));
+        let named = "wgmma:tile_q=64,tile_kv=64,kv_split=1,cluster=1,stages=1";
+        assert_eq!(named.parse(), Ok(Variant::smallest(Family::Wgmma)), "what is off need not be named");
         assert_eq!("magic:tile_q=64".parse::<Variant>(), Err(ParseError::Family));
     }
 }

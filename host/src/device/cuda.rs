@@ -192,7 +192,7 @@ fn driver_failed(error: DriverError) -> Failure {
     match error {
         DriverError::Ptx { .. } => Failure::Build(line),
         error if error.breaks_context() => Failure::Fault(line),
-        DriverError::Call { call: "cuLaunchKernel" | "cuFuncSetAttribute" | "cuModuleGetFunction", .. } => {
+        DriverError::Call { call: "cuLaunchKernelEx" | "cuFuncSetAttribute" | "cuModuleGetFunction", .. } => {
             Failure::Launch(line)
         }
         _ => Failure::Device(line),
@@ -235,8 +235,8 @@ mod tests {
     fn failures_are_told_apart() {
         let call = |call, code| driver_failed(DriverError::Call { call, code, name: String::new() });
         assert!(matches!(call("cuStreamSynchronize", 700), Failure::Fault(_)));
-        assert!(matches!(call("cuLaunchKernel", 701), Failure::Launch(_)));
-        assert!(matches!(call("cuLaunchKernel", 719), Failure::Fault(_)));
+        assert!(matches!(call("cuLaunchKernelEx", 701), Failure::Launch(_)));
+        assert!(matches!(call("cuLaunchKernelEx", 719), Failure::Fault(_)));
         assert!(matches!(call("cuMemAlloc", 2), Failure::Device(_)));
         let ptx = DriverError::Ptx { code: 218, name: String::new(), log: String::new() };
         assert!(matches!(driver_failed(ptx), Failure::Build(_)));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cust::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CUjit_option_enum as Jit, CUmodule};
 
 use super::error::name;
-use super::raw::{self, call};
+use super::raw::{self, LaunchAttribute, LaunchConfig, call};
 use super::{DriverError, Gpu, Stream};
 
 /// Room for what the driver's compiler has to say.
@@ -96,6 +96,8 @@ pub struct Grid {
     pub threads: u32,
     /// Dynamic shared memory of a block in bytes.
     pub shared_bytes: u32,
+    /// Whether blocks may start before the kernel before them in the stream is over. The kernel must wait itself.
+    pub early: bool,
 }
 
 /// One argument of a launch, copied when the launch is queued.
@@ -150,22 +152,18 @@ impl Function {
     /// large enough until the stream has been waited for.
     pub unsafe fn launch(&self, stream: &Stream, grid: Grid, arguments: &[Argument<'_>]) -> Result<(), DriverError> {
         self.gpu().bind()?;
-        // SAFETY: the driver reads the list and copies the arguments before it returns; the caller vouches for the rest.
-        unsafe {
-            call!(cuLaunchKernel(
-                self.raw,
-                grid.blocks,
-                1,
-                1,
-                grid.threads,
-                1,
-                1,
-                grid.shared_bytes,
-                stream.raw(),
-                arguments.as_ptr().cast_mut().cast(),
-                ptr::null_mut(),
-            ))
-        }
+        let attributes: &[LaunchAttribute] = if grid.early { &[LaunchAttribute::EARLY] } else { &[] };
+        let config = LaunchConfig {
+            grid: [grid.blocks, 1, 1],
+            block: [grid.threads, 1, 1],
+            shared_bytes: grid.shared_bytes,
+            stream: stream.raw(),
+            attributes: attributes.as_ptr(),
+            attribute_count: attributes.len() as u32,
+        };
+        let arguments = arguments.as_ptr().cast_mut().cast();
+        // SAFETY: the driver reads the lists and copies the arguments before it returns; the caller vouches for the rest.
+        unsafe { call!(cuLaunchKernelEx(&config, self.raw, arguments, ptr::null_mut())) }
     }
 
     /// The GPU it was compiled for.

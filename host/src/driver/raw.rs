@@ -13,6 +13,30 @@ use cust::sys::{CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec
 /// A `CUresult`.
 pub(super) type Code = u32;
 
+/// `CUlaunchConfig`.
+#[repr(C)]
+pub(super) struct LaunchConfig {
+    pub(super) grid: [c_uint; 3],
+    pub(super) block: [c_uint; 3],
+    pub(super) shared_bytes: c_uint,
+    pub(super) stream: CUstream,
+    pub(super) attributes: *const LaunchAttribute,
+    pub(super) attribute_count: c_uint,
+}
+
+/// `CUlaunchAttribute`: which attribute, then its value in a union of 64 bytes.
+#[repr(C)]
+pub(super) struct LaunchAttribute {
+    id: c_uint,
+    pad: c_uint,
+    value: [u64; 8],
+}
+
+impl LaunchAttribute {
+    /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the grid may start before the one before it is over.
+    pub(super) const EARLY: Self = Self { id: 6, pad: 0, value: [1, 0, 0, 0, 0, 0, 0, 0] };
+}
+
 unsafe extern "C" {
     pub(super) fn cuGetErrorName(error: Code, name: *mut *const c_char) -> Code;
     pub(super) fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: CUdevice) -> Code;
@@ -29,16 +53,9 @@ unsafe extern "C" {
     pub(super) fn cuModuleGetFunction(function: *mut CUfunction, module: CUmodule, name: *const c_char) -> Code;
     pub(super) fn cuFuncGetAttribute(value: *mut c_int, attribute: c_uint, function: CUfunction) -> Code;
     pub(super) fn cuFuncSetAttribute(function: CUfunction, attribute: c_uint, value: c_int) -> Code;
-    pub(super) fn cuLaunchKernel(
+    pub(super) fn cuLaunchKernelEx(
+        config: *const LaunchConfig,
         function: CUfunction,
-        grid_x: c_uint,
-        grid_y: c_uint,
-        grid_z: c_uint,
-        block_x: c_uint,
-        block_y: c_uint,
-        block_z: c_uint,
-        shared_bytes: c_uint,
-        stream: CUstream,
         arguments: *mut *mut c_void,
         extra: *mut *mut c_void,
     ) -> Code;

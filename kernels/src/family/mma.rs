@@ -11,8 +11,8 @@ use crate::attention::{
     softmax, store_output,
 };
 use crate::gpu::{
-    CacheHint, Element, Shared, any_lane, commit, load_matrices, load_matrices_transposed, sync_block, sync_group,
-    thread_index, wait,
+    CacheHint, Element, Shared, any_lane, await_earlier_grids, commit, let_later_grids_start, load_matrices,
+    load_matrices_transposed, sync_block, sync_group, thread_index, wait,
 };
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
 
@@ -42,6 +42,10 @@ pub trait Genes {
     const LAZY_RESCALE: bool;
     /// What L2 is told about K and V.
     const CACHE_HINT: CacheHint;
+    /// Whether blocks start while the kernel before them ends.
+    const EARLY_LAUNCH: bool;
+    /// Steps whose copies are started before the main loop. The only stage of a ring is refilled when it is read.
+    const AHEAD: u32 = if Self::STAGES == 1 { 1 } else { Self::STAGES - 1 };
     /// Threads of a group.
     const GROUP_THREADS: u32 = 32 * Self::WARPS / Self::KV_SPLIT;
     /// Where things are in shared memory.
@@ -76,6 +80,10 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
     let q = SharedTile::new(shared, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0);
     let mut ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, &work);
 
+    if G::EARLY_LAUNCH {
+        let_later_grids_start();
+        await_earlier_grids();
+    }
     let block = Loader { thread, threads: 32 * G::WARPS };
     let rows =
         Span { first: work.first_row, end: work.first_row + work.rows, rows: G::TILE_Q, row_bytes: G::HEAD_DIM_QK * 2 };
@@ -83,7 +91,7 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
     commit();
     ring.fill();
     // Q is the oldest group of copies; every thread of the block brought some of it.
-    wait(2 * (G::STAGES - 1));
+    wait(2 * G::AHEAD);
     sync_block();
 
     let mut q_fragments = [[[0; 4]; QK16]; R];
@@ -182,11 +190,11 @@ impl<'a, G: Genes> Ring<'a, G> {
         commit();
     }
 
-    /// Starts the copies of the first `STAGES - 1` steps.
+    /// Starts the copies of the first steps.
     #[inline(always)]
     fn fill(&mut self) {
         let mut step = 0;
-        while step < G::STAGES - 1 {
+        while step < G::AHEAD {
             self.copy(step);
             step += 1;
         }
@@ -201,9 +209,11 @@ impl<'a, G: Genes> Ring<'a, G> {
     #[inline(always)]
     fn next_k(&mut self, step: u32) -> SharedTile {
         if G::STAGES == 1 {
-            // The only stage is free once all warps are past the step before.
-            self.sync();
-            self.copy(step);
+            if step > 0 {
+                // The only stage is free once all warps are past the step before.
+                self.sync();
+                self.copy(step);
+            }
             wait(1);
             self.sync();
         } else {

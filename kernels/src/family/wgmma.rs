@@ -17,8 +17,8 @@ use crate::attention::{
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
-    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, grow_registers, publish_mbarriers, shrink_registers,
-    sync_block, sync_group, thread_index, uniform,
+    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, await_earlier_grids, grow_registers,
+    let_later_grids_start, publish_mbarriers, shrink_registers, sync_block, sync_group, thread_index, uniform,
 };
 use crate::tile::Lane;
 
@@ -42,6 +42,8 @@ pub trait Genes {
     const PING_PONG: bool;
     /// Whether the output is rescaled only if some row of the warp found a new maximum.
     const LAZY_RESCALE: bool;
+    /// Whether blocks start while the kernel before them ends.
+    const EARLY_LAUNCH: bool;
     /// Where things are in shared memory.
     const LAYOUT: WgmmaLayout =
         WgmmaLayout::new(Self::TILE_Q, Self::TILE_KV, Self::HEAD_DIM_QK, Self::HEAD_DIM_V, Self::STAGES);
@@ -157,6 +159,10 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
     }
     if thread == G::CONSUMERS * 128 {
         maps.iter().for_each(|map| map.prefetch());
+    }
+    if G::EARLY_LAUNCH {
+        let_later_grids_start();
+        await_earlier_grids();
     }
     sync_block();
     let work = Work::of_this_block(args, G::TILE_Q);

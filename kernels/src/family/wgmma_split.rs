@@ -12,8 +12,8 @@ use crate::attention::{
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Product, commit_products, pin};
 use crate::gpu::{
-    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_cluster, block_index, cluster_rank, publish_mbarriers,
-    sync_block, sync_group, thread_index, uniform, wait_cluster,
+    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_cluster, await_earlier_grids, block_index, cluster_rank,
+    let_later_grids_start, publish_mbarriers, sync_block, sync_group, thread_index, uniform, wait_cluster,
 };
 use crate::tile::Lane;
 
@@ -37,6 +37,8 @@ pub trait Genes {
     const EXP_POLY: u32;
     /// Whether the output is rescaled only if some row of the warp found a new maximum.
     const LAZY_RESCALE: bool;
+    /// Whether blocks start while the kernel before them ends.
+    const EARLY_LAUNCH: bool;
     /// Where things are in shared memory.
     const LAYOUT: WgmmaSplitLayout = WgmmaSplitLayout::new(
         Self::TILE_Q,
@@ -118,6 +120,12 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
             barrier += 1;
         }
         publish_mbarriers();
+    }
+    if G::EARLY_LAUNCH {
+        let_later_grids_start();
+        await_earlier_grids();
+    }
+    if thread == 0 {
         q_full.arrive_expecting(G::LAYOUT.rings - G::LAYOUT.q);
         copy_panels(q_map, q, q_full, [work.batch, work.head, work.first_row], G::TILE_Q, G::HEAD_DIM_QK);
     }

@@ -11,6 +11,8 @@ mod copy;
 mod element;
 #[cfg(not(target_arch = "nvptx64"))]
 mod expect;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+mod grid;
 mod math;
 mod matrix;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]

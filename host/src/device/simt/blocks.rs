@@ -56,6 +56,7 @@ mod tests {
                 shared_bytes: 0,
                 tiles_q: 3,
                 block_order: order as u32,
+                early_launch: false,
                 boxes: None,
             };
             assert_eq!(rows(&problem, &geometry, 16, &sample(18, 18, 0)), Row::all(&problem), "{order:?}");

@@ -133,8 +133,15 @@ mod tests {
 
     #[test]
     fn bytes_are_those_of_the_argument() {
-        let geometry =
-            LaunchGeometry { blocks: 1, threads: 32, shared_bytes: 0, tiles_q: 5, block_order: 2, boxes: None };
+        let geometry = LaunchGeometry {
+            blocks: 1,
+            threads: 32,
+            shared_bytes: 0,
+            tiles_q: 5,
+            block_order: 2,
+            early_launch: false,
+            boxes: None,
+        };
         let problem = Problem::SEED.with_heads_kv(2).with_seqlens(3, 1000).in_bhsd();
         let args = geometry.args(&problem, [1, 2, 3, 4, 5]);
         let bytes = bytes_of(&args);

@@ -4,6 +4,7 @@ mod barrier;
 mod cluster;
 mod copy;
 mod element;
+mod grid;
 mod math;
 mod matrix;
 mod mbarrier;
@@ -153,6 +154,7 @@ pub fn all() -> impl Iterator<Item = Probe> {
     [
         barrier::PROBES,
         cluster::PROBES,
+        grid::PROBES,
         copy::PROBES,
         element::PROBES,
         math::PROBES,
