@@ -53,7 +53,7 @@ const KERNELS: [(&str, &str, u32, Dtype); 16] = [
     ),
     (
         "mma-64-split",
-        "mma:tile_q=16,tile_kv=32,warps=4,kv_split=4,stages=1,q_in_registers=0,shared_pad=0,exp_poly=4,lazy_rescale=1,blocks_per_sm=2,cache_hint=2,block_order=0",
+        "mma:tile_q=16,tile_kv=32,warps=4,kv_split=4,stages=1,q_in_registers=0,shared_pad=0,exp_poly=4,lazy_rescale=1,blocks_per_sm=2,cache_hint=2,block_order=0,early_launch=1",
         64,
         Dtype::F16,
     ),
@@ -89,31 +89,31 @@ const KERNELS: [(&str, &str, u32, Dtype); 16] = [
     ),
     (
         "wgmma-64-bf16",
-        "wgmma:tile_q=128,tile_kv=96,kv_split=1,cluster=1,stages=3,exp_poly=4,overlap=1,ping_pong=1,lazy_rescale=1,block_order=2",
+        "wgmma:tile_q=128,tile_kv=96,kv_split=1,cluster=1,stages=3,exp_poly=4,overlap=1,ping_pong=1,lazy_rescale=1,block_order=2,persistent=1,early_launch=1",
         64,
         Dtype::Bf16,
     ),
     (
         "wgmma-128",
-        "wgmma:tile_q=192,tile_kv=80,kv_split=1,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=1,block_order=1",
+        "wgmma:tile_q=192,tile_kv=80,kv_split=1,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=1,block_order=1,persistent=1",
         128,
         Dtype::F16,
     ),
     (
         "wgmma-128-bf16",
-        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=2,overlap=1,ping_pong=0,lazy_rescale=0,block_order=0",
+        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=2,overlap=1,ping_pong=0,lazy_rescale=0,block_order=0,persistent=1",
         128,
         Dtype::Bf16,
     ),
     (
         "wgmma-64-split",
-        "wgmma:tile_q=64,tile_kv=64,kv_split=2,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=0,block_order=0",
+        "wgmma:tile_q=64,tile_kv=64,kv_split=2,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=0,block_order=0,early_launch=1",
         64,
         Dtype::Bf16,
     ),
     (
         "wgmma-64-cluster",
-        "wgmma:tile_q=64,tile_kv=64,kv_split=2,cluster=2,stages=2,exp_poly=3,overlap=0,ping_pong=0,lazy_rescale=1,block_order=1",
+        "wgmma:tile_q=64,tile_kv=64,kv_split=2,cluster=2,stages=2,exp_poly=3,overlap=0,ping_pong=0,lazy_rescale=1,block_order=1,early_launch=1",
         64,
         Dtype::F16,
     ),
@@ -122,6 +122,9 @@ const KERNELS: [(&str, &str, u32, Dtype); 16] = [
 /// head_dims beside those of the table that the CPU machine runs the fallbacks of: no two in the same steps of a tensor
 /// core, columns of a warp and chunks of a row. A GPU runs them all.
 const SAMPLED_HEAD_DIMS: [u32; 3] = [72, 96, 168];
+
+/// What the CPU machine is: few multiprocessors, so that persistent blocks have several query tiles.
+const MACHINE: DeviceLimits = DeviceLimits { multiprocessors: 3, ..DeviceLimits::H100 };
 
 /// A kernel under test.
 #[derive(Clone)]
@@ -175,8 +178,8 @@ fn simt() -> Vec<Trial> {
     for tested in fallback_sample() {
         let code = Arc::clone(&code);
         trials.push(Trial::test(format!("simt/fallback/{}", tested.name), move || {
-            let subject = subject(&tested, built(&code)?)?;
-            Simt::new(DeviceLimits::H100).check(&subject, &cases(&tested, Extent::Small))?;
+            let subject = subject(&tested, built(&code)?, &MACHINE)?;
+            Simt::new(MACHINE).check(&subject, &cases(&tested, Extent::Small))?;
             Ok(())
         }));
     }
@@ -185,8 +188,8 @@ fn simt() -> Vec<Trial> {
             let (tested, code) = (tested.clone(), Arc::clone(&code));
             let name = format!("simt/{}/{}", tested.name, case.name);
             trials.push(Trial::test(name, move || {
-                let subject = subject(&tested, built(&code)?)?;
-                Simt::new(DeviceLimits::H100).check(&subject, &[case])?;
+                let subject = subject(&tested, built(&code)?, &MACHINE)?;
+                Simt::new(MACHINE).check(&subject, &[case])?;
                 Ok(())
             }));
         }
@@ -195,7 +198,7 @@ fn simt() -> Vec<Trial> {
             let name = format!("simt/{}/metamorphic/{relation}", tested.name);
             trials.push(Trial::test(name, move || {
                 let code = built(&code)?;
-                let mut device = Simt::new(DeviceLimits::H100);
+                let mut device = Simt::new(MACHINE);
                 let problem = Problem { heads_q: 4, ..tested.problem }.with_heads_kv(2).with_seqlens(20, 70);
                 Ok(check(&mut device.executor(tested.variant, &code), &problem)?)
             }));
@@ -213,7 +216,8 @@ fn fallback_sample() -> Vec<Tested> {
 
 /// Tensor cores are faster than none by the model too, and a modelled time has no noise.
 fn modelled_times(code: Code) -> Result<(), Failed> {
-    let of_seed_shape = |tested: Tested| subject(&Tested { problem: Problem::SEED, ..tested }, code.clone());
+    let of_seed_shape =
+        |tested: Tested| subject(&Tested { problem: Problem::SEED, ..tested }, code.clone(), &DeviceLimits::H100);
     let named = |name| kernels().into_iter().find(|tested| tested.name == name).ok_or("no such kernel");
     let subjects = [of_seed_shape(named("tiled-64")?)?, of_seed_shape(named("mma-64")?)?];
     let plan = TimingPlan { rounds: 2, cold: true, seed: 0 };
@@ -242,7 +246,7 @@ fn cuda() -> Vec<Trial> {
             let mut device = Remote::start(std::env::current_exe()?, [SERVE], Patience::default())?;
             for (tested, built) in kernels.iter().zip(Library::open()?.ptx(&wanted, limits.sm)) {
                 let built = built?;
-                let subject = subject(tested, Code::Ptx { sha256: built.sha256, path: built.path })?;
+                let subject = subject(tested, Code::Ptx { sha256: built.sha256, path: built.path }, &limits)?;
                 device
                     .check(&subject, &cases(tested, extent))
                     .map_err(|failure| format!("{}: {failure}", tested.name))?;
@@ -276,8 +280,8 @@ fn built(code: &Mutex<Option<Result<Code, BuildError>>>) -> Result<Code, Failed>
     Ok(code.get_or_insert_with(build).clone()?)
 }
 
-fn subject(tested: &Tested, code: Code) -> Result<Subject, Failed> {
+fn subject(tested: &Tested, code: Code, limits: &DeviceLimits) -> Result<Subject, Failed> {
     let Tested { problem, variant, .. } = *tested;
-    let geometry = legal(&problem, &variant, &DeviceLimits::H100)?;
+    let geometry = legal(&problem, &variant, limits)?;
     Ok(Subject { problem, variant, geometry, code })
 }

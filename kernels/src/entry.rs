@@ -67,7 +67,7 @@ macro_rules! entry {
     (family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: 1, cluster: 1, stages: $stages:literal,
      exp_poly: $exp_poly:literal, overlap: $overlap:literal, ping_pong: $ping_pong:literal,
-     lazy_rescale: $lazy_rescale:literal, early_launch: $early_launch:literal $(,)?) => {
+     lazy_rescale: $lazy_rescale:literal, persistent: $persistent:literal, early_launch: $early_launch:literal $(,)?) => {
         const _: () = {
             enum Genes {}
             impl $crate::family::wgmma::Genes for Genes {
@@ -80,6 +80,7 @@ macro_rules! entry {
                 const OVERLAP: bool = $overlap == 1;
                 const PING_PONG: bool = $ping_pong == 1;
                 const LAZY_RESCALE: bool = $lazy_rescale == 1;
+                const PERSISTENT: bool = $persistent == 1;
                 const EARLY_LAUNCH: bool = $early_launch == 1;
             }
             $crate::export!($symbol, |args, maps| $crate::family::wgmma::attention::<
@@ -94,7 +95,7 @@ macro_rules! entry {
     (family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: $kv_split:literal, cluster: $cluster:literal,
      stages: $stages:literal, exp_poly: $exp_poly:literal, overlap: 0, ping_pong: 0,
-     lazy_rescale: $lazy_rescale:literal, early_launch: $early_launch:literal $(,)?) => {
+     lazy_rescale: $lazy_rescale:literal, persistent: 0, early_launch: $early_launch:literal $(,)?) => {
         const _: () = {
             enum Genes {}
             impl $crate::family::wgmma_split::Genes for Genes {

@@ -55,6 +55,7 @@ const WGMMA: &[Domain] = &[
     Domain { gene: Gene::PingPong, values: &[0, 1] },
     Domain { gene: Gene::LazyRescale, values: &[0, 1] },
     Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+    Domain { gene: Gene::Persistent, values: &[0, 1] },
     Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
 ];
 

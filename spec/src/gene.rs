@@ -60,6 +60,9 @@ pub enum Gene {
     CacheHint,
     /// A [`crate::BlockOrder`].
     BlockOrder,
+    /// 1: as many blocks as there are multiprocessors; each takes every so many-th query tile, and K and V of the next one
+    /// are on their way while this one's output is written.
+    Persistent,
     /// 1: blocks start while those of the kernel before them in the stream still end, and wait for them before they touch
     /// memory (sm_90).
     EarlyLaunch,
@@ -70,7 +73,7 @@ impl Gene {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All genes, in the order of their declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::TileQ,
         Self::TileKv,
         Self::Warps,
@@ -88,6 +91,7 @@ impl Gene {
         Self::BlocksPerSm,
         Self::CacheHint,
         Self::BlockOrder,
+        Self::Persistent,
         Self::EarlyLaunch,
     ];
 
@@ -111,6 +115,7 @@ impl Gene {
             Self::BlocksPerSm => "blocks_per_sm",
             Self::CacheHint => "cache_hint",
             Self::BlockOrder => "block_order",
+            Self::Persistent => "persistent",
             Self::EarlyLaunch => "early_launch",
         }
     }
@@ -135,6 +140,7 @@ impl Gene {
             | Self::Cluster
             | Self::RowLanes
             | Self::BlocksPerSm
+            | Self::Persistent
             | Self::EarlyLaunch => Theme::Launch,
             Self::QInRegisters | Self::ExpPoly | Self::Overlap | Self::PingPong | Self::LazyRescale => {
                 Theme::Instructions

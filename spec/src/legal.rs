@@ -233,8 +233,10 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     let tiles_q = problem.seqlen_q.div_ceil(variant.value(Gene::TileQ));
     let cluster = u64::from(variant.value(Gene::Cluster).max(1));
     let blocks = u64::from(tiles_q) * u64::from(problem.batch) * u64::from(problem.heads_q) * cluster;
+    let all_blocks = i32::try_from(blocks).map_err(|_| Illegal::Grid { blocks })?.unsigned_abs();
+    let persistent = variant.value(Gene::Persistent) == 1;
     Ok(LaunchGeometry {
-        blocks: i32::try_from(blocks).map_err(|_| Illegal::Grid { blocks })?.unsigned_abs(),
+        blocks: if persistent { all_blocks.min(limits.multiprocessors) } else { all_blocks },
         threads,
         shared_bytes: need.shared_bytes,
         tiles_q,
@@ -431,6 +433,9 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
         }
         WgmmaLayout::new(tile_q, tile_kv, qk, v, stages).bytes
     } else {
+        if variant.value(Gene::Persistent) == 1 {
+            return Err(Illegal::Together { gene: Gene::Persistent, needs: "kv_split=1" });
+        }
         if tile_q != 64 || overlap != 0 {
             return Err(Illegal::Together { gene: Gene::KvSplit, needs: "tile_q=64 and overlap=0" });
         }

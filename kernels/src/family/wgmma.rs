@@ -2,7 +2,8 @@
 //!
 //! One warpgroup brings K and V tiles through the copy engine into two rings; the others hold 64 query rows each. With
 //! `OVERLAP` a consumer issues the scores of the next step before this step's softmax; with `PING_PONG` two consumers
-//! take turns, so that one's softmax runs beside the other's products.
+//! take turns, so that one's softmax runs beside the other's products. With `PERSISTENT` a block takes one query tile after
+//! another, and the producer is ahead by the first keys of the next.
 
 use core::marker::PhantomData;
 
@@ -17,8 +18,9 @@ use crate::attention::{
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
-    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, await_earlier_grids, grow_registers,
-    let_later_grids_start, publish_mbarriers, shrink_registers, sync_block, sync_group, thread_index, uniform,
+    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, await_earlier_grids, block_index, grid_blocks,
+    grow_registers, let_later_grids_start, publish_mbarriers, shrink_registers, sync_block, sync_group, thread_index,
+    uniform,
 };
 use crate::tile::Lane;
 
@@ -42,6 +44,8 @@ pub trait Genes {
     const PING_PONG: bool;
     /// Whether the output is rescaled only if some row of the warp found a new maximum.
     const LAZY_RESCALE: bool;
+    /// Whether a block takes one query tile after another.
+    const PERSISTENT: bool;
     /// Whether blocks start while the kernel before them ends.
     const EARLY_LAUNCH: bool;
     /// Where things are in shared memory.
@@ -104,6 +108,7 @@ impl Ring {
 struct Block {
     q: Shared,
     q_full: Mbarrier,
+    q_empty: Mbarrier,
     k: Ring,
     v: Ring,
 }
@@ -121,14 +126,16 @@ impl Block {
         Self {
             q: shared.at(G::LAYOUT.q),
             q_full: barrier,
-            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 1),
-            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, 1 + 2 * G::STAGES),
+            q_empty: barrier.at(1),
+            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 2),
+            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, 2 + 2 * G::STAGES),
         }
     }
 
     #[inline(always)]
     fn init<G: Genes>(&self) {
         self.q_full.init(1);
+        self.q_empty.init(G::CONSUMERS);
         let mut stage = 0;
         while stage < G::STAGES {
             self.k.full.at(stage).init(1);
@@ -165,8 +172,6 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
         await_earlier_grids();
     }
     sync_block();
-    let work = Work::of_this_block(args, G::TILE_Q);
-    let steps = work.keys().div_ceil(G::TILE_KV);
     if warpgroup == G::CONSUMERS {
         match G::CONSUMERS {
             1 => shrink_registers::<56>(),
@@ -174,102 +179,146 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
             _ => shrink_registers::<32>(),
         }
         if thread == G::CONSUMERS * 128 {
-            produce::<G>(&block, &work, maps, steps);
+            produce::<G>(args, &block, maps);
         }
     } else {
         match G::CONSUMERS {
             1 | 2 => grow_registers::<240>(),
             _ => grow_registers::<160>(),
         }
-        consume::<E, G, KV8, KV16, V8>(args, &block, &work, steps, warpgroup, thread % 128);
+        consume::<E, G, KV8, KV16, V8>(args, &block, warpgroup, thread % 128);
+    }
+}
+
+/// The query tiles of this block, one after the other.
+#[derive(Clone, Copy)]
+struct Tiles {
+    next: u32,
+    end: u32,
+    /// Flips from tile to tile.
+    parity: u32,
+}
+
+impl Tiles {
+    #[inline(always)]
+    fn of_this_block(args: &AttentionArgs) -> Self {
+        Self { next: block_index(), end: args.tiles_q * args.heads_total, parity: 1 }
+    }
+
+    /// The next tile, and how many steps it takes.
+    #[inline(always)]
+    fn take<G: Genes>(&mut self, args: &AttentionArgs) -> (Work, u32) {
+        let work = Work::of(self.next, args, G::TILE_Q);
+        self.next += if G::PERSISTENT { grid_blocks() } else { 0 };
+        self.parity ^= 1;
+        (work, work.keys().div_ceil(G::TILE_KV))
+    }
+
+    #[inline(always)]
+    fn more<G: Genes>(&self) -> bool {
+        G::PERSISTENT && self.next < self.end
     }
 }
 
 /// The producer: one thread that keeps the rings full.
 #[inline(always)]
-fn produce<G: Genes>(block: &Block, work: &Work, [q, k, v]: [TensorMap; 3], steps: u32) {
-    block.q_full.arrive_expecting(panels(G::TILE_Q, G::HEAD_DIM_QK));
-    let mut consumer = 0;
-    while consumer < G::CONSUMERS {
-        let to = block.q.at(consumer * panels(64, G::HEAD_DIM_QK));
-        let row = work.first_row + consumer * 64;
-        copy_panels(q, to, block.q_full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
-        consumer += 1;
-    }
+fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap; 3]) {
+    let mut tiles = Tiles::of_this_block(args);
     let mut slot = Slot::FIRST;
-    let mut step = 0;
-    while step < steps {
-        let from = [work.batch, work.head_kv, step * G::TILE_KV];
-        for (ring, map, head_dim) in [(&block.k, k, G::HEAD_DIM_QK), (&block.v, v, G::HEAD_DIM_V)] {
-            // The phase before the first is over from the start.
-            ring.empty.at(slot.stage).wait(slot.parity ^ 1);
-            let full = ring.full.at(slot.stage);
-            full.arrive_expecting(ring.tile);
-            copy_panels(map, ring.at(slot), full, from, G::TILE_KV, head_dim);
+    loop {
+        let (work, steps) = tiles.take::<G>(args);
+        // The first K and V go ahead of Q, whose place is free only when the tile before is done.
+        let ahead = if G::PERSISTENT { steps.min(1) } else { 0 };
+        let mut step = 0;
+        while step < ahead {
+            fill::<G>(block, &work, k, v, slot, step);
+            slot = slot.next(G::STAGES);
+            step += 1;
         }
-        slot = slot.next(G::STAGES);
-        step += 1;
+        if G::PERSISTENT {
+            block.q_empty.wait(tiles.parity ^ 1);
+        }
+        block.q_full.arrive_expecting(panels(G::TILE_Q, G::HEAD_DIM_QK));
+        let mut consumer = 0;
+        while consumer < G::CONSUMERS {
+            let to = block.q.at(consumer * panels(64, G::HEAD_DIM_QK));
+            let row = work.first_row + consumer * 64;
+            copy_panels(q, to, block.q_full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
+            consumer += 1;
+        }
+        while step < steps {
+            fill::<G>(block, &work, k, v, slot, step);
+            slot = slot.next(G::STAGES);
+            step += 1;
+        }
+        if !tiles.more::<G>() {
+            break;
+        }
     }
 }
 
-/// A consumer: 64 query rows.
+/// Starts the copies of a step once the slot is empty.
+#[inline(always)]
+fn fill<G: Genes>(block: &Block, work: &Work, k: TensorMap, v: TensorMap, slot: Slot, step: u32) {
+    let from = [work.batch, work.head_kv, step * G::TILE_KV];
+    for (ring, map, head_dim) in [(&block.k, k, G::HEAD_DIM_QK), (&block.v, v, G::HEAD_DIM_V)] {
+        // The phase before the first is over from the start.
+        ring.empty.at(slot.stage).wait(slot.parity ^ 1);
+        let full = ring.full.at(slot.stage);
+        full.arrive_expecting(ring.tile);
+        copy_panels(map, ring.at(slot), full, from, G::TILE_KV, head_dim);
+    }
+}
+
+/// A consumer: 64 query rows of each tile.
 #[inline(always)]
 fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
     args: &AttentionArgs,
     block: &Block,
-    work: &Work,
-    steps: u32,
     consumer: u32,
     thread: u32,
 ) where
     InFlight<E, KV8>: Product<KV8>,
     InFlight<E, V8>: Product<V8>,
 {
-    let first_row = consumer * 64 + thread / 32 * 16;
-    let mut rows = Consumer::<G, KV16, V8> {
-        block,
-        work,
-        q: block.q.at(consumer * panels(64, G::HEAD_DIM_QK)),
-        consumer,
-        lane: Lane::of(thread),
-        lead: thread == 0,
-        first_row,
-        scale: Scale::new(args.scale_log2),
-        states: [RowState::EMPTY; 2],
-        output: Accumulator::ZERO,
-        probabilities: [[0; 4]; KV16],
-        slot: Slot::FIRST,
-        genes: PhantomData,
-    };
-    // The first steps need no mask: a loop of their own keeps its branches out of them.
-    let visible = work.mask.visible(work.first_row + consumer * 64);
-    let unmasked = if rows.scale.turns() { 0 } else { (visible / G::TILE_KV).min(steps) };
-    block.q_full.wait(0);
-    if G::OVERLAP {
-        rows.first_scores::<E, KV8>(steps);
-        let mut step = 1;
-        while step < unmasked {
-            rows.overlapped_step::<E, KV8, false>(step);
-            step += 1;
+    if G::PING_PONG && consumer == 1 {
+        // The first turn is the other's.
+        arrive_group(1, 256);
+    }
+    let mut tiles = Tiles::of_this_block(args);
+    let mut slot = Slot::FIRST;
+    loop {
+        let (work, steps) = tiles.take::<G>(args);
+        block.q_full.wait(tiles.parity);
+        let mut rows = Consumer::<G, KV16, V8> {
+            block,
+            work: &work,
+            q: block.q.at(consumer * panels(64, G::HEAD_DIM_QK)),
+            consumer,
+            lane: Lane::of(thread),
+            lead: thread == 0,
+            first_row: consumer * 64 + thread / 32 * 16,
+            scale: Scale::new(args.scale_log2),
+            states: [RowState::EMPTY; 2],
+            output: Accumulator::ZERO,
+            probabilities: [[0; 4]; KV16],
+            slot,
+            genes: PhantomData,
+        };
+        rows.all_steps::<E, KV8>(steps);
+        if G::PERSISTENT {
+            if rows.lead {
+                block.q_empty.arrive();
+            }
+            slot = rows.slot;
         }
-        while step < steps {
-            rows.overlapped_step::<E, KV8, true>(step);
-            step += 1;
-        }
-        rows.last_output::<E>(steps);
-    } else {
-        let mut step = 0;
-        while step < unmasked {
-            rows.plain_step::<E, KV8, false>(step);
-            step += 1;
-        }
-        while step < steps {
-            rows.plain_step::<E, KV8, true>(step);
-            step += 1;
+        let states = complete(rows.states);
+        let first_row = rows.first_row;
+        store_output::<E, V8>(&rows.output.values, states, &rows.scale, &work, first_row, G::HEAD_DIM_V, rows.lane);
+        if !tiles.more::<G>() {
+            break;
         }
     }
-    let states = complete(rows.states);
-    store_output::<E, V8>(&rows.output.values, states, &rows.scale, work, first_row, G::HEAD_DIM_V, rows.lane);
 }
 
 /// What a consumer carries through the steps.
@@ -293,6 +342,67 @@ struct Consumer<'a, G, const KV16: usize, const V8: usize> {
 }
 
 impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
+    /// The tile's steps. This consumer's rows may see nothing in the last ones, which it passes over.
+    #[inline(always)]
+    fn all_steps<E: Element, const KV8: usize>(&mut self, steps: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+        InFlight<E, V8>: Product<V8>,
+    {
+        let first_row = self.consumer * 64;
+        let own = if first_row < self.work.rows {
+            let last_row = (first_row + 63).min(self.work.rows - 1);
+            self.work.mask.visible(self.work.first_row + last_row).div_ceil(G::TILE_KV)
+        } else {
+            0
+        };
+        // The first steps need no mask: a loop of their own keeps its branches out of them.
+        let visible = self.work.mask.visible(self.work.first_row + first_row);
+        let unmasked = if self.scale.turns() { 0 } else { (visible / G::TILE_KV).min(own) };
+        if G::OVERLAP {
+            self.first_scores::<E, KV8>(own);
+            let mut step = 1;
+            while step < unmasked {
+                self.overlapped_step::<E, KV8, false>(step);
+                step += 1;
+            }
+            while step < own {
+                self.overlapped_step::<E, KV8, true>(step);
+                step += 1;
+            }
+            self.last_output::<E>(own);
+        } else {
+            let mut step = 0;
+            while step < unmasked {
+                self.plain_step::<E, KV8, false>(step);
+                step += 1;
+            }
+            while step < own {
+                self.plain_step::<E, KV8, true>(step);
+                step += 1;
+            }
+        }
+        let mut step = own;
+        while step < steps {
+            self.pass_over(step);
+            step += 1;
+        }
+    }
+
+    /// Releases a step's tiles unread, and lets the other consumer have its turn.
+    #[inline(always)]
+    fn pass_over(&mut self, step: u32) {
+        self.block.k.wait_full(self.slot);
+        if G::PING_PONG && step > 0 {
+            sync_group(1 + self.consumer, 256);
+            arrive_group(2 - self.consumer, 256);
+        }
+        self.block.k.release(self.slot, self.lead);
+        self.block.v.wait_full(self.slot);
+        self.block.v.release(self.slot, self.lead);
+        self.slot = self.slot.next(G::STAGES);
+    }
+
     /// Softmax of a step's scores; returns what the output so far must be multiplied by.
     #[inline(always)]
     fn softmax<const KV8: usize, const MASKED: bool>(&mut self, scores: &mut [[f32; 4]; KV8], step: u32) -> [f32; 2] {
@@ -365,9 +475,6 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
             let mut scores = self.scores::<E, KV8>();
             self.softmax::<KV8, true>(&mut scores.values, 0);
             self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
-            if G::PING_PONG && self.consumer == 1 {
-                arrive_group(1, 256);
-            }
         }
     }
 
@@ -416,6 +523,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
     {
         if steps > 0 {
             self.add_output::<E>();
+            self.slot = self.slot.next(G::STAGES);
         }
     }
 }

@@ -1,4 +1,16 @@
-//! Grids of one stream that overlap (sm_90).
+//! The grid, and grids of one stream that overlap (sm_90).
+
+/// Blocks of the grid.
+#[inline(always)]
+pub fn grid_blocks() -> u32 {
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: reads a special register.
+    unsafe {
+        core::arch::nvptx::_grid_dim_x()
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    simt::grid_dim()
+}
 
 /// Lets the next grid of the stream start once every block of this one has come here or ended, if it was launched so. Its
 /// blocks take what room there is, and wait in [`await_earlier_grids`].

@@ -25,7 +25,7 @@ pub use barrier::{arrive_group, sync_block, sync_group, sync_warp};
 pub use cluster::{ClusterShared, arrive_cluster, cluster_rank, wait_cluster};
 pub use element::{Bf16, Element, F16};
 pub use global::Global;
-pub use grid::{await_earlier_grids, let_later_grids_start};
+pub use grid::{await_earlier_grids, grid_blocks, let_later_grids_start};
 pub use math::{divide, exp2, exp2_polynomial, fma, log2};
 pub use matrix::{load_matrices, load_matrices_transposed};
 pub use mbarrier::{Mbarrier, publish_mbarriers};

@@ -23,8 +23,12 @@ pub(super) fn sample(blocks: u32, count: u64, seed: u64) -> Vec<u32> {
 /// The rows that blocks write, in order.
 pub(super) fn rows(problem: &Problem, geometry: &LaunchGeometry, tile_q: u32, blocks: &[u32]) -> Vec<Row> {
     let heads = problem.batch * problem.heads_q;
+    let tiles = geometry.tiles_q * heads;
+    // Fewer blocks than query tiles: each takes every so many-th.
+    let stride = geometry.blocks.max(1) as usize;
     let mut rows: Vec<_> = blocks
         .iter()
+        .flat_map(|block| (*block..tiles).step_by(stride))
         .flat_map(|block| {
             let (tile, head_total) = match geometry.block_order {
                 order if order == BlockOrder::TilesFirst as u32 => (block % geometry.tiles_q, block / geometry.tiles_q),
