@@ -19,12 +19,14 @@ use crate::{
 ///
 /// A round's time is one of the variant's recorded samples, chosen by the plan's seed, the variant, its place among the
 /// subjects of the same variant, and the round: never by what was asked before. Samples are brought to one scale by the
-/// reference that each batch of the sweep was interleaved with.
+/// reference that each batch of the sweep was interleaved with. All rounds of a subject are moved together by as much as
+/// being prepared anew moved the reference, see [`Sweep::preparations`].
 #[derive(Clone, Debug)]
 pub struct Replay {
     description: Description,
     rows: Arc<HashMap<Variant, Row>>,
     reference_us: f64,
+    preparations: Arc<[f64]>,
     toolchain: String,
 }
 
@@ -37,6 +39,7 @@ impl Replay {
             description: Description { kind: Kind::Replay, ..sweep.header.device.clone() },
             rows: Arc::new(sweep.rows.iter().cloned().collect()),
             reference_us: statistics::median(&references),
+            preparations: sweep.preparations().into(),
             toolchain: sweep.header.toolchain.clone(),
         }
     }
@@ -70,7 +73,8 @@ impl Device for Replay {
                 let place = seen.entry(subject.variant).or_default();
                 *place += 1;
                 let mut rng = noise(plan.seed, &subject.variant, *place);
-                let scale = self.reference_us / reference_us;
+                let moved = self.preparations.choose(&mut rng).map_or(1.0, |moved| moved.exp());
+                let scale = self.reference_us / reference_us * moved;
                 let mut draw = |from: &[f64]| -> Vec<f64> {
                     (0..plan.rounds).filter_map(|_| from.choose(&mut rng)).map(|time| time * scale).collect()
                 };

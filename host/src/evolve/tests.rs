@@ -387,6 +387,30 @@ fn an_elite_that_fails_the_whole_suite_loses_its_place_and_its_trial() {
 }
 
 #[test]
+fn a_choice_that_fresh_samples_show_slower_gives_way_to_the_first_incumbent() {
+    static INCUMBENT: OnceLock<Variant> = OnceLock::new();
+    INCUMBENT.get_or_init(|| replay(&Settings { trials: 1, ..Settings::default() }).trials[0].variant);
+    // Only claims measure with a flushed L2.
+    let slow_when_it_counts = |variant: &Variant, mut samples: Samples| {
+        if !samples.cold_us.is_empty() && Some(variant) != INCUMBENT.get() {
+            samples.hot_us.iter_mut().for_each(|us| *us *= 3.0);
+        }
+        Ok(samples)
+    };
+    let outcome = Scripted { time: slow_when_it_counts, ..Scripted::new() }.run();
+    let overturned = outcome.overturned.as_ref().unwrap();
+    assert_eq!(outcome.winner, outcome.incumbent);
+    assert_ne!(overturned.number, outcome.incumbent);
+    assert!(overturned.claim.finding == Finding::Slower && overturned.claim.ratio.low > 1.0);
+    // The winner's claims are on samples of its own, and it is not compared with itself.
+    assert!(!outcome.claims.is_empty() && outcome.claims.iter().all(|claim| claim.against != "first incumbent"));
+    let table = crate::report::terminal::table(&outcome, "report.html");
+    for text in [table, crate::report::html::page(&outcome)] {
+        assert!(text.contains("the first incumbent is the winner"), "{text}");
+    }
+}
+
+#[test]
 fn a_time_limit_stops_the_run_and_its_journal_remembers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");
@@ -451,7 +475,7 @@ fn formats_without_a_version_or_of_another_are_refused() {
     let error =
         run_on(device.clone(), &mut device.clone(), &space(record()), &Settings::default(), Some((&path, true)));
     let text = error.unwrap_err().to_string();
-    assert!(text.ends_with("journal of schema 99; this program reads schema 1"), "{text}");
+    assert!(text.ends_with("journal of schema 99; this program reads schema 2"), "{text}");
 }
 
 #[test]

@@ -158,6 +158,16 @@ impl Sweep {
         Ok(Self { header, rows, unknown, noise, peers })
     }
 
+    /// How much being prepared anew moves a kernel's time, as log-ratios: what the reference, which is prepared anew for
+    /// every batch, took in one batch against the batch before. A step of the clocks moves one of them only.
+    pub fn preparations(&self) -> Vec<f64> {
+        let mut batches: Vec<f64> =
+            self.rows.iter().filter_map(|(_, row)| Some(row.result.as_ref().ok()?.reference_us.ln())).collect();
+        batches.dedup();
+        // The difference of two equally distributed moves is wider than one by the square root of 2.
+        batches.windows(2).map(|pair| (pair[1] - pair[0]) / 2f64.sqrt()).collect()
+    }
+
     /// How a report refers to it: GPU, driver and date.
     pub fn provenance(&self) -> String {
         let Description { name, driver, .. } = &self.header.device;
