@@ -4,6 +4,8 @@ mod bench;
 pub mod budget;
 pub mod claims;
 pub mod engine;
+#[cfg(test)]
+mod error_rates;
 pub mod genome;
 pub mod insight;
 pub mod journal;

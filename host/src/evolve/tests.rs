@@ -59,7 +59,7 @@ pub(super) fn cases() -> Cases {
     Cases { gate: vec![case.clone()], suite: vec![case; 2] }
 }
 
-fn run_on(
+pub(super) fn run_on(
     device: impl Device + Clone + 'static,
     source: &mut dyn Source,
     space: &Space,

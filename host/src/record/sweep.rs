@@ -14,6 +14,7 @@ use super::{
 use crate::{
     device::{Correctness, Description, Failure, Samples},
     evolve::{settings::Peers, source::Facts},
+    measure::statistics,
 };
 
 /// Version of the record's format.
@@ -158,14 +159,18 @@ impl Sweep {
         Ok(Self { header, rows, unknown, noise, peers })
     }
 
-    /// How much being prepared anew moves a kernel's time, as log-ratios: what the reference, which is prepared anew for
-    /// every batch, took in one batch against the batch before. A step of the clocks moves one of them only.
+    /// How much being prepared anew moves a kernel's time, as log-ratios: the two labels of each A/A test, and the
+    /// reference in one batch against itself in the batch before, since it is prepared anew for each. (A step of the
+    /// clocks between two batches moves one of them only.)
     pub fn preparations(&self) -> Vec<f64> {
+        let hot = |samples: &Samples| statistics::median(&samples.hot_us).ln();
+        let labels = self.noise.iter().map(|(a, b)| hot(a) - hot(b));
         let mut batches: Vec<f64> =
             self.rows.iter().filter_map(|(_, row)| Some(row.result.as_ref().ok()?.reference_us.ln())).collect();
         batches.dedup();
+        let batches = batches.windows(2).map(|pair| pair[1] - pair[0]);
         // The difference of two equally distributed moves is wider than one by the square root of 2.
-        batches.windows(2).map(|pair| (pair[1] - pair[0]) / 2f64.sqrt()).collect()
+        labels.chain(batches).map(|difference| difference / 2f64.sqrt()).collect()
     }
 
     /// How a report refers to it: GPU, driver and date.
