@@ -11,7 +11,6 @@ use super::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subj
 use crate::{
     cases::Case,
     evolve::source::{Compiled, Source},
-    measure::statistics,
     record::sweep::{Measurement, Row, Sweep},
 };
 
@@ -33,12 +32,10 @@ pub struct Replay {
 impl Replay {
     /// A device that knows what the record knows.
     pub fn new(sweep: &Sweep) -> Self {
-        let references: Vec<f64> =
-            sweep.rows.iter().filter_map(|(_, row)| Some(row.result.as_ref().ok()?.reference_us)).collect();
         Self {
             description: Description { kind: Kind::Replay, ..sweep.header.device.clone() },
             rows: Arc::new(sweep.rows.iter().cloned().collect()),
-            reference_us: statistics::median(&references),
+            reference_us: sweep.reference_us(),
             preparations: sweep.preparations().into(),
             toolchain: sweep.header.toolchain.clone(),
         }

@@ -1,5 +1,6 @@
 //! The evolution loop: proposes variants, has them built, checked and timed, and states what can be claimed.
 
+pub mod ablation;
 mod bench;
 pub mod budget;
 pub mod claims;

@@ -465,7 +465,7 @@ fn a_value_added_to_a_gene_keeps_earlier_measurements() {
 #[test]
 fn formats_without_a_version_or_of_another_are_refused() {
     let error = Sweep::from_entries(Path::new("R"), &["{\"header\":{}}".into()]).unwrap_err();
-    assert_eq!(error.to_string(), "R: line 1: the schema is null; this program reads sweep records of schema 1");
+    assert_eq!(error.to_string(), "R: line 1: the schema is null; this program reads sweep records of schema 1 to 2");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");
     let (mut log, _) = crate::record::log::Log::open(&path).unwrap();
@@ -476,6 +476,26 @@ fn formats_without_a_version_or_of_another_are_refused() {
         run_on(device.clone(), &mut device.clone(), &space(record()), &Settings::default(), Some((&path, true)));
     let text = error.unwrap_err().to_string();
     assert!(text.ends_with("journal of schema 99; this program reads schema 2"), "{text}");
+}
+
+#[test]
+fn files_of_the_first_schema_are_read_or_refused_by_name_of_the_versions() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    // Schema 2 of sweeps only adds to schema 1.
+    let sweep = Sweep::read(&fixtures.join("sweep-schema-1.jsonl.zst")).unwrap();
+    assert_eq!((sweep.header.schema, sweep.noise.len(), sweep.rows.len(), sweep.again.len()), (1, 1, 3, 0));
+    assert_eq!(sweep.times().len(), 3);
+    // Schema 1 of journals answers questions that are put otherwise now: a run cannot go on from it.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let journal = std::fs::read(fixtures.join("journal-schema-1.jsonl")).unwrap();
+    std::fs::write(&path, &journal).unwrap();
+    let device = Replay::new(record());
+    let error =
+        run_on(device.clone(), &mut device.clone(), &space(record()), &Settings::default(), Some((&path, true)));
+    let text = error.unwrap_err().to_string();
+    assert!(text.ends_with("journal of schema 1; this program reads schema 2"), "{text}");
+    assert_eq!(std::fs::read(&path).unwrap(), journal, "a refused journal is left as it was");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     measure::statistics,
 };
 
-const STYLE: &str = include_str!("report.css");
+pub(super) const STYLE: &str = include_str!("report.css");
 /// Effects shown: the clearest.
 const EFFECTS: usize = 24;
 
