@@ -1,4 +1,26 @@
 //! Whole runs on recorded and on scripted devices.
+//!
+//! Failures that were seen in other tuners, and the tests that keep them out of this one; here unless a file is named:
+//!
+//! | failure | test |
+//! |---|---|
+//! | the samples that chose a winner backed its claim, and rounds of one sitting passed for independent ones | `error_rates.rs`: all four; `measure/noise.rs`: `a_label_that_lies_badly_in_one_sitting_is_no_evidence` |
+//! | a slower kernel was named the winner | [`a_choice_that_fresh_samples_show_slower_gives_way_to_the_first_incumbent`] |
+//! | a build failed and the previous candidate's file was scored again | [`a_failed_build_is_not_scored_with_the_code_of_another`] |
+//! | a missing "correct" field counted as a pass | [`a_missing_correctness_is_no_pass`] |
+//! | two kernels that wrote half the rows each into one buffer both looked right | `oracle/judge.rs`: `what_was_not_written_is_named` |
+//! | an illegal configuration scored as the optimum | [`an_illegal_configuration_is_never_the_optimum`] |
+//! | a measured time of 0 or NaN won | [`a_time_of_zero_or_nan_never_wins`] |
+//! | a time limit did not stop the run | [`a_time_limit_stops_the_run_and_its_journal_remembers`] |
+//! | a shutdown hung: infinite device loop, deadlocked barrier | `tests/worker.rs`: `a_hang_is_ended`, `shutdown_does_not_wait_for_ever`; [`a_hang_is_refused_and_the_run_goes_on`]; `simt/tests/barrier.rs`: `a_warp_that_skips_a_barrier_is_a_deadlock` |
+//! | one bad candidate poisoned the context and every later one failed | [`one_bad_candidate_poisons_no_other`]; `tests/worker.rs`: `a_fault_gets_a_fresh_worker` |
+//! | a cached winner was invalid for another shape of its bucket | `dispatch.rs`: `a_record_is_followed_where_it_holds` (records are of one problem, there are no buckets) |
+//! | a cache hit survived an edit in a helper file | `builder/tests/build.rs`: `only_what_changed_is_built_and_unchanged_code_keeps_its_hash` |
+//! | a record was used on another GPU | `dispatch.rs`: `a_record_that_does_not_hold_leaves_the_default_and_says_why`; [`a_journal_is_resumed_on_its_own_gpu_space_and_settings_only`] |
+//! | causal work was counted double | [`causal_work_is_what_the_mask_lets_through`] |
+//! | a value added to a gene invalidated all earlier trials | [`a_value_added_to_a_gene_keeps_earlier_measurements`] |
+//! | a smaller population on resume lost the best program ever seen | [`shrinking_the_population_keeps_the_best`] |
+//! | results could not be read after an upgrade | [`files_of_the_first_schema_are_read_or_refused_by_name_of_the_versions`], [`formats_without_a_version_or_of_another_are_refused`] |
 
 use std::{path::Path, sync::OnceLock, time::Instant};
 
@@ -460,6 +482,14 @@ fn a_value_added_to_a_gene_keeps_earlier_measurements() {
     }
     let read = Sweep::from_entries(Path::new("R"), &lines).unwrap();
     assert_eq!((read.unknown, read.rows.len()), (1, sweep.rows.len() - 1));
+}
+
+#[test]
+fn causal_work_is_what_the_mask_lets_through() {
+    let causal: Problem = "b1-h8-s512-d64-f16-causal".parse().unwrap();
+    // Each of 512 queries sees the keys up to itself; two products of 2 x 64 operations per score.
+    assert_eq!(causal.flops(), 8 * (512 * 513 / 2) * 2 * 2 * 64);
+    assert_eq!(Problem::SEED.flops(), 8 * 512 * 512 * 2 * 2 * 64);
 }
 
 #[test]
