@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 not done for the reason given in one line, 2 arguments that are not understood.
 
+mod ablate;
 mod bench;
 mod choice;
 mod evolve;
@@ -32,6 +33,8 @@ enum Command {
     Sweep(sweep::Args),
     /// Time the recorded variants, or given ones, on suites of shapes: one line of JSON each.
     Bench(bench::Args),
+    /// Compare the strategies over many seeds on records of sweeps.
+    Ablate(ablate::Args),
     /// Serve a device on standard input and output; other commands start it.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Evolve(args) => evolve::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Ablate(args) => ablate::run(args),
         Command::Worker(args) => worker::run(args),
     };
     match result {

@@ -11,7 +11,6 @@ use super::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subj
 use crate::{
     cases::Case,
     evolve::source::{Compiled, Source},
-    measure::statistics,
     record::sweep::{Measurement, Row, Sweep},
 };
 
@@ -19,24 +18,25 @@ use crate::{
 ///
 /// A round's time is one of the variant's recorded samples, chosen by the plan's seed, the variant, its place among the
 /// subjects of the same variant, and the round: never by what was asked before. Samples are brought to one scale by the
-/// reference that each batch of the sweep was interleaved with.
+/// reference that each batch of the sweep was interleaved with. All rounds of a subject are moved together by as much as
+/// being prepared anew moved the reference, see [`Sweep::preparations`].
 #[derive(Clone, Debug)]
 pub struct Replay {
     description: Description,
     rows: Arc<HashMap<Variant, Row>>,
     reference_us: f64,
+    preparations: Arc<[f64]>,
     toolchain: String,
 }
 
 impl Replay {
     /// A device that knows what the record knows.
     pub fn new(sweep: &Sweep) -> Self {
-        let references: Vec<f64> =
-            sweep.rows.iter().filter_map(|(_, row)| Some(row.result.as_ref().ok()?.reference_us)).collect();
         Self {
             description: Description { kind: Kind::Replay, ..sweep.header.device.clone() },
             rows: Arc::new(sweep.rows.iter().cloned().collect()),
-            reference_us: statistics::median(&references),
+            reference_us: sweep.reference_us(),
+            preparations: sweep.preparations().into(),
             toolchain: sweep.header.toolchain.clone(),
         }
     }
@@ -70,7 +70,8 @@ impl Device for Replay {
                 let place = seen.entry(subject.variant).or_default();
                 *place += 1;
                 let mut rng = noise(plan.seed, &subject.variant, *place);
-                let scale = self.reference_us / reference_us;
+                let moved = self.preparations.choose(&mut rng).map_or(1.0, |moved| moved.exp());
+                let scale = self.reference_us / reference_us * moved;
                 let mut draw = |from: &[f64]| -> Vec<f64> {
                     (0..plan.rounds).filter_map(|_| from.choose(&mut rng)).map(|time| time * scale).collect()
                 };

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::cases::Case;
 use crate::device::{Correctness, Device, Failure, Samples, Subject, TimingPlan};
+use crate::measure::sittings::Sittings;
 
 /// What the journal keeps of a compiled variant: files may move.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,11 +31,16 @@ pub(super) struct Built {
 /// What is timed for: each purpose has noise of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    Noise,
+    /// A sitting of the A/A test.
+    Noise { sitting: u32 },
+    /// A candidate against the incumbent.
     Trial,
+    /// The elites of a generation.
     Elites(u32),
-    Final,
-    Claim,
+    /// A sitting that chooses the winner.
+    Final { sitting: u32 },
+    /// A sitting behind the claims of the first choice, or of a later one.
+    Claim { choice: u32, sitting: u32 },
 }
 
 pub(super) struct Bench<'a> {
@@ -42,7 +48,8 @@ pub(super) struct Bench<'a> {
     source: &'a mut dyn Source,
     lab: &'a mut dyn Lab,
     cases: &'a Cases,
-    device: Box<dyn Device>,
+    /// None until it is needed.
+    device: Option<Box<dyn Device>>,
     journal: Journal,
     seed: u64,
     compiled: HashMap<Variant, Compiled>,
@@ -69,6 +76,7 @@ impl<'a> Bench<'a> {
         };
         let journal = journal(&header)?;
         let compiled = HashMap::new();
+        let device = Some(device);
         Ok((Self { space, source, lab, cases, device, journal, seed: settings.seed, compiled }, header))
     }
 
@@ -114,13 +122,38 @@ impl<'a> Bench<'a> {
         variants: &[Variant],
         rounds: u32,
     ) -> Result<Result<Vec<Samples>, Failure>, EvolveError> {
-        let plan =
-            TimingPlan { rounds, cold: purpose == Purpose::Claim, seed: noise_seed(self.seed, purpose, variants) };
+        let cold = matches!(purpose, Purpose::Claim { .. });
+        let plan = TimingPlan { rounds, cold, seed: noise_seed(self.seed, purpose, variants) };
         let question = Question::Time { variants: variants.to_vec(), plan };
         let problem = *self.space.problem();
         self.ask(&question, variants, |device, subjects, _| {
             possible(device.time(subjects, &plan)?, subjects.len(), &problem)
         })
+    }
+
+    /// Times variants in as many sittings, each in a fresh process. What is prepared first may have the better of it, so
+    /// every other sitting prepares them in reverse.
+    pub(super) fn sittings(
+        &mut self,
+        purpose: impl Fn(u32) -> Purpose,
+        variants: &[Variant],
+        [sittings, rounds]: [u32; 2],
+    ) -> Result<Result<Vec<Sittings>, Failure>, EvolveError> {
+        let mut all = vec![Sittings::default(); variants.len()];
+        let mut variants = variants.to_vec();
+        for sitting in 0..sittings {
+            self.leave_process();
+            let mut samples = match self.time(purpose(sitting), &variants, rounds)? {
+                Ok(samples) => samples,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            if sitting % 2 == 1 {
+                samples.reverse();
+            }
+            variants.reverse();
+            all.iter_mut().zip(samples).for_each(|(of, samples)| of.0.push(samples));
+        }
+        Ok(Ok(all))
     }
 
     /// What others take for the problem.
@@ -129,10 +162,9 @@ impl<'a> Bench<'a> {
         journal.step(&Question::Peers, || Ok(lab.peers(space.problem())))
     }
 
-    /// Goes on in a fresh process.
-    pub(super) fn reopen(&mut self) -> Result<(), EvolveError> {
-        self.device = self.lab.open().map_err(EvolveError::Device)?;
-        Ok(())
+    /// Goes on in a fresh process, once there is something to do.
+    pub(super) fn leave_process(&mut self) {
+        self.device = None;
     }
 
     /// Writes a verdict down.
@@ -162,18 +194,27 @@ impl<'a> Bench<'a> {
                 Ok(subjects) => subjects,
                 Err(failure) => return Ok(Err(failure)),
             };
-            match ask(device.as_mut(), &subjects, cases) {
-                Err(Failure::Device(_)) => {
-                    *device = lab.open().map_err(EvolveError::Device)?;
-                    match ask(device.as_mut(), &subjects, cases) {
-                        Err(failure @ Failure::Device(_)) => Err(EvolveError::Device(failure)),
-                        answer => Ok(answer),
-                    }
-                }
+            let answer = ask(opened(device, *lab)?, &subjects, cases);
+            let Err(Failure::Device(_)) = answer else { return Ok(answer) };
+            *device = None;
+            match ask(opened(device, *lab)?, &subjects, cases) {
+                Err(failure @ Failure::Device(_)) => Err(EvolveError::Device(failure)),
                 answer => Ok(answer),
             }
         })
     }
+}
+
+/// The device, opened if it is not.
+fn opened<'d>(
+    device: &'d mut Option<Box<dyn Device>>,
+    lab: &mut dyn Lab,
+) -> Result<&'d mut (dyn Device + 'static), EvolveError> {
+    let open = match device.take() {
+        Some(open) => open,
+        None => lab.open().map_err(EvolveError::Device)?,
+    };
+    Ok(device.insert(open).as_mut())
 }
 
 /// Subjects of variants, compiled again where only the journal knew them.

@@ -13,12 +13,12 @@ use super::{
     EvolveError,
     bench::{Bench, Built, Purpose},
     budget::{Budget, Reason},
-    claims::claims,
+    claims::{Claim, Finding, claims},
     insight::Insights,
     journal::{Header, Journal},
-    outcome::{self, Outcome},
+    outcome::{self, Outcome, Overturned},
     population::elites,
-    settings::{Cases, Lab, Settings},
+    settings::{Cases, Lab, Peers, Settings},
     source::{Source, gate},
     space::Space,
     strategy::Context,
@@ -28,6 +28,7 @@ use crate::{
     device::{Correctness, Failure},
     measure::{
         noise::NoiseFloor,
+        sittings::Sittings,
         statistics::{self, Interval},
     },
 };
@@ -160,14 +161,20 @@ impl Engine<'_> {
             Ok(correctness) => correctness,
             Err(failure) => return Ok(Err(failure)),
         };
-        let samples = match self.bench.time(Purpose::Noise, &[variant; 2], self.settings.noise_rounds)? {
+        let sitting = |sitting| Purpose::Noise { sitting };
+        let samples = match self.bench.sittings(sitting, &[variant; 2], self.sittings())? {
             Ok(samples) => samples,
             Err(failure) => return Ok(Err(failure)),
         };
-        let (a, b) = (&samples[0].hot_us, &samples[1].hot_us);
+        let (a, b) = (&samples[0], &samples[1]);
         Ok(NoiseFloor::of(a, b)
-            .map(|noise| (correctness, noise, statistics::median(&[a.as_slice(), b].concat())))
+            .map(|noise| (correctness, noise, statistics::median(&[a.hot_us(), b.hot_us()].concat())))
             .map_err(|none| Failure::Launch(none.to_string())))
+    }
+
+    /// How many sittings, and rounds of each, the A/A test and the claims take.
+    fn sittings(&self) -> [u32; 2] {
+        [self.settings.sittings, self.settings.sitting_rounds]
     }
 
     /// Generations until the budget is spent, the space exhausted or the time up.
@@ -205,7 +212,7 @@ impl Engine<'_> {
                 self.attempt(ready)?;
             }
             self.check_elites()?;
-            self.measure_elites(first, Purpose::Elites(self.generation), self.settings.rounds)?;
+            self.measure_elites(first)?;
             self.generation += 1;
         }
         if self.budget.left() == 0 && self.budget.spent < self.budget.trials {
@@ -346,17 +353,13 @@ impl Engine<'_> {
     }
 
     /// Times the elites again, all against the first incumbent. What selected them counts no longer.
-    fn measure_elites(&mut self, first: &Trial, purpose: Purpose, rounds: u32) -> Result<(), EvolveError> {
-        let others: Vec<usize> = elites(&self.trials, self.settings.population.max(1) as usize)
-            .into_iter()
-            .filter(|&i| self.trials[i].number != first.number)
-            .collect();
+    fn measure_elites(&mut self, first: &Trial) -> Result<(), EvolveError> {
+        let others = self.other_elites(first);
         if others.is_empty() {
             return Ok(());
         }
-        let mut variants = vec![first.variant];
-        variants.extend(others.iter().map(|&i| self.trials[i].variant));
-        match self.bench.time(purpose, &variants, rounds)? {
+        let variants = self.against(first, &others);
+        match self.bench.time(Purpose::Elites(self.generation), &variants, self.settings.rounds)? {
             Ok(samples) => {
                 for (&i, of) in others.iter().zip(&samples[1..]) {
                     let trial = &mut self.trials[i];
@@ -375,25 +378,71 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Picks the winner and states what can be claimed of it, in a fresh process.
+    /// Times the elites and the first incumbent once more, in sittings of their own, and returns their numbers. Only these
+    /// sittings count, and only who took part in them can win: the fastest of many single looks is mostly a lucky one.
+    fn finalists(&mut self, first: &Trial) -> Result<Vec<usize>, EvolveError> {
+        let others = self.other_elites(first);
+        let variants = self.against(first, &others);
+        let [sittings, rounds] = [self.settings.sittings.div_ceil(2), self.settings.sitting_rounds];
+        if !others.is_empty() {
+            match self.bench.sittings(|sitting| Purpose::Final { sitting }, &variants, [sittings, rounds])? {
+                Ok(samples) => {
+                    let first_us = samples[0].hot_medians();
+                    for (&i, of) in others.iter().zip(&samples[1..]) {
+                        let ratios: Vec<f64> = of.hot_medians().iter().zip(&first_us).map(|(us, of)| us / of).collect();
+                        self.trials[i].us = first.us * statistics::median(&ratios);
+                    }
+                }
+                Err(failure) => {
+                    self.notes.push(format!("the elites could not be timed once more, earlier times choose: {failure}"))
+                }
+            }
+        }
+        Ok(others.iter().map(|&i| self.trials[i].number).chain([first.number]).collect())
+    }
+
+    /// Indices of the elites other than the first incumbent.
+    fn other_elites(&self, first: &Trial) -> Vec<usize> {
+        let elites = elites(&self.trials, self.settings.population.max(1) as usize);
+        elites.into_iter().filter(|&i| self.trials[i].number != first.number).collect()
+    }
+
+    /// The variants of the first incumbent and of these trials.
+    fn against(&self, first: &Trial, others: &[usize]) -> Vec<Variant> {
+        std::iter::once(first.variant).chain(others.iter().map(|&i| self.trials[i].variant)).collect()
+    }
+
+    /// Picks the winner and states what can be claimed of it.
     fn conclude(mut self, run: Header, first: &Trial, noise: NoiseFloor) -> Result<Outcome, EvolveError> {
         self.check_elites()?;
-        self.measure_elites(first, Purpose::Final, 2 * self.settings.rounds)?;
+        let mut finalists = self.finalists(first)?;
         let mut peers = self.bench.peers()?;
-        let (winner, correctness, mut samples) = loop {
-            self.check_elites()?;
-            let winner = self.trials[elites(&self.trials, 1)[0]].clone();
+        let mut overturned = None;
+        let mut choice = 0;
+        let (winner, correctness, samples) = loop {
+            let left: Vec<Trial> =
+                self.trials.iter().filter(|trial| finalists.contains(&trial.number)).cloned().collect();
+            let winner = left[elites(&left, 1)[0]].clone();
             (self.progress)(Progress::Confirming(&winner));
-            self.bench.reopen()?;
-            match self.confirm(&winner, first)? {
-                Ok((correctness, samples)) => break (winner, correctness, samples),
+            match self.confirm(&winner, first, choice)? {
+                Ok((correctness, samples)) => {
+                    match slower_than_first(&samples, &peers, &noise) {
+                        Some(claim) => {
+                            overturned = Some(Overturned { number: winner.number, claim });
+                            finalists = vec![first.number];
+                        }
+                        None => break (winner, correctness, samples),
+                    };
+                }
                 Err(failure) if winner.number != first.number => {
                     self.trials.retain(|trial| trial.number != winner.number);
                     self.budget.give_back(Reason::of(&failure));
                     self.note_refusal(Refusal::new(self.generation, winner.variant, &failure))?;
+                    finalists.retain(|number| *number != winner.number);
                 }
                 Err(failure) => return Err(EvolveError::Unconfirmed(failure)),
             }
+            choice += 1;
         };
         self.bench.state(Verdict::Winner { number: winner.number, variant: winner.variant })?;
         // Others run in a process of their own, so turns cannot be taken: before and after has to do.
@@ -403,7 +452,7 @@ impl Engine<'_> {
             vec![]
         });
         let insights = self.insights(&noise);
-        let winner_samples = samples.swap_remove(0);
+        self.check_elites()?;
         Ok(Outcome {
             schema: outcome::SCHEMA,
             times: outcome::times(&run.device),
@@ -418,9 +467,10 @@ impl Engine<'_> {
             refusals: self.refusals,
             incumbent: first.number,
             winner: winner.number,
+            overturned,
             correctness,
-            winner_hot_us: winner_samples.hot_us,
-            winner_cold_us: winner_samples.cold_us,
+            winner_hot_us: samples[0].hot_us(),
+            winner_cold_us: samples[0].cold_us(),
             claims,
             peers,
             executed: vec![],
@@ -428,20 +478,24 @@ impl Engine<'_> {
         })
     }
 
-    /// The whole suite once more, then samples of the winner and, unless it is the same, the first incumbent.
+    /// The whole suite once more, then sittings of the winner and, unless it is the same, the first incumbent; all in
+    /// fresh processes.
     #[allow(clippy::type_complexity, reason = "an answer of the device within one of the journal, as everywhere here")]
     fn confirm(
         &mut self,
         winner: &Trial,
         first: &Trial,
-    ) -> Result<Result<(Correctness, Vec<crate::device::Samples>), Failure>, EvolveError> {
+        choice: u32,
+    ) -> Result<Result<(Correctness, Vec<Sittings>), Failure>, EvolveError> {
+        self.bench.leave_process();
         let correctness = match self.bench.check(&winner.variant, true)? {
             Ok(correctness) => correctness,
             Err(failure) => return Ok(Err(failure)),
         };
         let subjects = [winner.variant, first.variant];
         let subjects = if winner.number == first.number { &subjects[..1] } else { &subjects };
-        let samples = self.bench.time(Purpose::Claim, subjects, self.settings.claim_rounds)?;
+        let purpose = |sitting| Purpose::Claim { choice, sitting };
+        let samples = self.bench.sittings(purpose, subjects, self.sittings())?;
         Ok(samples.map(|samples| (correctness, samples)))
     }
 
@@ -453,9 +507,7 @@ impl Engine<'_> {
     }
 
     fn insights(&self, noise: &NoiseFloor) -> Insights {
-        let rounds = f64::from(self.settings.noise_rounds) / f64::from(self.settings.rounds.max(1));
-        let deviation = (noise.ratio.high / noise.ratio.low).ln() / (2.0 * 1.96) * rounds.sqrt();
-        Insights::learn(&self.trials, &self.refusals, deviation)
+        Insights::learn(&self.trials, &self.refusals, noise.sitting)
     }
 
     /// Each generation draws from a stream of its own, so that one more draw in one changes no other.
@@ -464,4 +516,11 @@ impl Engine<'_> {
         rng.set_stream(u64::from(self.generation) + 1);
         rng
     }
+}
+
+/// The claim that a choice is slower than the first incumbent, if that is what its samples show.
+fn slower_than_first(samples: &[Sittings], peers: &Peers, noise: &NoiseFloor) -> Option<Claim> {
+    let [choice, first] = samples else { return None };
+    let claims = claims(choice, Some(first), &peers.peers, noise).ok()?;
+    claims.into_iter().next().filter(|claim| claim.finding == Finding::Slower)
 }

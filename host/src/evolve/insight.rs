@@ -1,6 +1,6 @@
 //! What a run has learnt: what each gene is worth, and what to keep away from.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 use spec::{Family, Gene, Variant};
@@ -46,10 +46,12 @@ pub struct Rule {
 /// Everything learnt so far.
 #[derive(Clone, Debug)]
 pub struct Insights {
-    /// The model behind the effects and the predictions.
-    pub surrogate: Surrogate,
     /// What to avoid, and why.
     pub rules: Vec<Rule>,
+    /// Variants' log times, known up to this standard deviation.
+    observations: Vec<(Variant, f64)>,
+    noise: f64,
+    surrogate: OnceLock<Surrogate>,
 }
 
 impl Insights {
@@ -58,7 +60,12 @@ impl Insights {
         let observations: Vec<(Variant, f64)> = trials.iter().map(|trial| (trial.variant, trial.us.ln())).collect();
         let mut rules = refused_values(trials, refusals);
         rules.extend(register_rules(trials));
-        Self { surrogate: Surrogate::fit(&observations, noise), rules }
+        Self { rules, observations, noise, surrogate: OnceLock::new() }
+    }
+
+    /// The model behind the effects and the predictions; fitted when it is first asked for.
+    pub fn surrogate(&self) -> &Surrogate {
+        self.surrogate.get_or_init(|| Surrogate::fit(&self.observations, self.noise))
     }
 
     /// Whether a rule speaks against a variant.
@@ -77,7 +84,7 @@ impl Insights {
                     let of_family = trials.iter().filter(|trial| trial.variant.family() == family);
                     let tried = of_family.filter(|trial| trial.variant.get(domain.gene) == Some(value)).count();
                     if tried > 0 {
-                        let effect = self.surrogate.effect(family, domain, i);
+                        let effect = self.surrogate().effect(family, domain, i);
                         let at = |z: f64| (effect.mean + z * effect.deviation).exp();
                         let ratio = Interval { low: at(-Z95), estimate: at(0.0), high: at(Z95) };
                         effects.push(Effect { family, gene: domain.gene, value, trials: tried as u32, ratio });

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Version of the journal's format.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What a journal belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

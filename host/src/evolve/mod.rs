@@ -1,9 +1,12 @@
 //! The evolution loop: proposes variants, has them built, checked and timed, and states what can be claimed.
 
+pub mod ablation;
 mod bench;
 pub mod budget;
 pub mod claims;
 pub mod engine;
+#[cfg(test)]
+mod error_rates;
 pub mod genome;
 pub mod insight;
 pub mod journal;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Version of the outcome's format.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What a run found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub struct Outcome {
     pub incumbent: usize,
     /// Number of the winner.
     pub winner: usize,
+    /// What selection chose, where its claim showed it slower than the first incumbent, which then won instead.
+    pub overturned: Option<Overturned>,
     /// Numbers of the last elites, the fastest first.
     pub elites: Vec<usize>,
     /// How the winner did on the whole suite in a fresh process.
@@ -62,6 +64,15 @@ pub struct Outcome {
     pub executed: Vec<Execution>,
     /// What the reader should know: what could not be done and why.
     pub notes: Vec<String>,
+}
+
+/// A choice that fresh samples did not bear out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overturned {
+    /// Number of the trial that was chosen.
+    pub number: usize,
+    /// How it compares with the first incumbent.
+    pub claim: Claim,
 }
 
 /// A kernel that really ran on the CPU machine.

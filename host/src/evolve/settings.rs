@@ -22,10 +22,10 @@ pub struct Settings {
     pub population: u32,
     /// Rounds in which a candidate is timed against the incumbent.
     pub rounds: u32,
-    /// Rounds of the A/A test.
-    pub noise_rounds: u32,
-    /// Rounds behind a claim.
-    pub claim_rounds: u32,
+    /// Sittings, each in a fresh process, of the A/A test and behind a claim; half as many choose the winner.
+    pub sittings: u32,
+    /// Rounds of each sitting.
+    pub sitting_rounds: u32,
 }
 
 impl Default for Settings {
@@ -36,8 +36,8 @@ impl Default for Settings {
             trials: 45,
             population: 5,
             rounds: 20,
-            noise_rounds: 40,
-            claim_rounds: 60,
+            sittings: 10,
+            sitting_rounds: 8,
         }
     }
 }

@@ -1,4 +1,26 @@
 //! Whole runs on recorded and on scripted devices.
+//!
+//! Failures that were seen in other tuners, and the tests that keep them out of this one; here unless a file is named:
+//!
+//! | failure | test |
+//! |---|---|
+//! | the samples that chose a winner backed its claim, and rounds of one sitting passed for independent ones | `error_rates.rs`: all four; `measure/noise.rs`: `a_label_that_lies_badly_in_one_sitting_is_no_evidence` |
+//! | a slower kernel was named the winner | [`a_choice_that_fresh_samples_show_slower_gives_way_to_the_first_incumbent`] |
+//! | a build failed and the previous candidate's file was scored again | [`a_failed_build_is_not_scored_with_the_code_of_another`] |
+//! | a missing "correct" field counted as a pass | [`a_missing_correctness_is_no_pass`] |
+//! | two kernels that wrote half the rows each into one buffer both looked right | `oracle/judge.rs`: `what_was_not_written_is_named` |
+//! | an illegal configuration scored as the optimum | [`an_illegal_configuration_is_never_the_optimum`] |
+//! | a measured time of 0 or NaN won | [`a_time_of_zero_or_nan_never_wins`] |
+//! | a time limit did not stop the run | [`a_time_limit_stops_the_run_and_its_journal_remembers`] |
+//! | a shutdown hung: infinite device loop, deadlocked barrier | `tests/worker.rs`: `a_hang_is_ended`, `shutdown_does_not_wait_for_ever`; [`a_hang_is_refused_and_the_run_goes_on`]; `simt/tests/barrier.rs`: `a_warp_that_skips_a_barrier_is_a_deadlock` |
+//! | one bad candidate poisoned the context and every later one failed | [`one_bad_candidate_poisons_no_other`]; `tests/worker.rs`: `a_fault_gets_a_fresh_worker` |
+//! | a cached winner was invalid for another shape of its bucket | `dispatch.rs`: `a_record_is_followed_where_it_holds` (records are of one problem, there are no buckets) |
+//! | a cache hit survived an edit in a helper file | `builder/tests/build.rs`: `only_what_changed_is_built_and_unchanged_code_keeps_its_hash` |
+//! | a record was used on another GPU | `dispatch.rs`: `a_record_that_does_not_hold_leaves_the_default_and_says_why`; [`a_journal_is_resumed_on_its_own_gpu_space_and_settings_only`] |
+//! | causal work was counted double | [`causal_work_is_what_the_mask_lets_through`] |
+//! | a value added to a gene invalidated all earlier trials | [`a_value_added_to_a_gene_keeps_earlier_measurements`] |
+//! | a smaller population on resume lost the best program ever seen | [`shrinking_the_population_keeps_the_best`] |
+//! | results could not be read after an upgrade | [`files_of_the_first_schema_are_read_or_refused_by_name_of_the_versions`], [`formats_without_a_version_or_of_another_are_refused`] |
 
 use std::{path::Path, sync::OnceLock, time::Instant};
 
@@ -59,7 +81,7 @@ pub(super) fn cases() -> Cases {
     Cases { gate: vec![case.clone()], suite: vec![case; 2] }
 }
 
-fn run_on(
+pub(super) fn run_on(
     device: impl Device + Clone + 'static,
     source: &mut dyn Source,
     space: &Space,
@@ -387,6 +409,30 @@ fn an_elite_that_fails_the_whole_suite_loses_its_place_and_its_trial() {
 }
 
 #[test]
+fn a_choice_that_fresh_samples_show_slower_gives_way_to_the_first_incumbent() {
+    static INCUMBENT: OnceLock<Variant> = OnceLock::new();
+    INCUMBENT.get_or_init(|| replay(&Settings { trials: 1, ..Settings::default() }).trials[0].variant);
+    // Only claims measure with a flushed L2.
+    let slow_when_it_counts = |variant: &Variant, mut samples: Samples| {
+        if !samples.cold_us.is_empty() && Some(variant) != INCUMBENT.get() {
+            samples.hot_us.iter_mut().for_each(|us| *us *= 3.0);
+        }
+        Ok(samples)
+    };
+    let outcome = Scripted { time: slow_when_it_counts, ..Scripted::new() }.run();
+    let overturned = outcome.overturned.as_ref().unwrap();
+    assert_eq!(outcome.winner, outcome.incumbent);
+    assert_ne!(overturned.number, outcome.incumbent);
+    assert!(overturned.claim.finding == Finding::Slower && overturned.claim.ratio.low > 1.0);
+    // The winner's claims are on samples of its own, and it is not compared with itself.
+    assert!(!outcome.claims.is_empty() && outcome.claims.iter().all(|claim| claim.against != "first incumbent"));
+    let table = crate::report::terminal::table(&outcome, "report.html");
+    for text in [table, crate::report::html::page(&outcome)] {
+        assert!(text.contains("the first incumbent is the winner"), "{text}");
+    }
+}
+
+#[test]
 fn a_time_limit_stops_the_run_and_its_journal_remembers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");
@@ -439,9 +485,17 @@ fn a_value_added_to_a_gene_keeps_earlier_measurements() {
 }
 
 #[test]
+fn causal_work_is_what_the_mask_lets_through() {
+    let causal: Problem = "b1-h8-s512-d64-f16-causal".parse().unwrap();
+    // Each of 512 queries sees the keys up to itself; two products of 2 x 64 operations per score.
+    assert_eq!(causal.flops(), 8 * (512 * 513 / 2) * 2 * 2 * 64);
+    assert_eq!(Problem::SEED.flops(), 8 * 512 * 512 * 2 * 2 * 64);
+}
+
+#[test]
 fn formats_without_a_version_or_of_another_are_refused() {
     let error = Sweep::from_entries(Path::new("R"), &["{\"header\":{}}".into()]).unwrap_err();
-    assert_eq!(error.to_string(), "R: line 1: the schema is null; this program reads sweep records of schema 1");
+    assert_eq!(error.to_string(), "R: line 1: the schema is null; this program reads sweep records of schema 1 to 2");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");
     let (mut log, _) = crate::record::log::Log::open(&path).unwrap();
@@ -451,7 +505,27 @@ fn formats_without_a_version_or_of_another_are_refused() {
     let error =
         run_on(device.clone(), &mut device.clone(), &space(record()), &Settings::default(), Some((&path, true)));
     let text = error.unwrap_err().to_string();
-    assert!(text.ends_with("journal of schema 99; this program reads schema 1"), "{text}");
+    assert!(text.ends_with("journal of schema 99; this program reads schema 2"), "{text}");
+}
+
+#[test]
+fn files_of_the_first_schema_are_read_or_refused_by_name_of_the_versions() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    // Schema 2 of sweeps only adds to schema 1.
+    let sweep = Sweep::read(&fixtures.join("sweep-schema-1.jsonl.zst")).unwrap();
+    assert_eq!((sweep.header.schema, sweep.noise.len(), sweep.rows.len(), sweep.again.len()), (1, 1, 3, 0));
+    assert_eq!(sweep.times().len(), 3);
+    // Schema 1 of journals answers questions that are put otherwise now: a run cannot go on from it.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let journal = std::fs::read(fixtures.join("journal-schema-1.jsonl")).unwrap();
+    std::fs::write(&path, &journal).unwrap();
+    let device = Replay::new(record());
+    let error =
+        run_on(device.clone(), &mut device.clone(), &space(record()), &Settings::default(), Some((&path, true)));
+    let text = error.unwrap_err().to_string();
+    assert!(text.ends_with("journal of schema 1; this program reads schema 2"), "{text}");
+    assert_eq!(std::fs::read(&path).unwrap(), journal, "a refused journal is left as it was");
 }
 
 #[test]

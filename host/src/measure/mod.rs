@@ -3,5 +3,6 @@
 pub mod baseline;
 pub mod floor;
 pub mod noise;
+pub mod sittings;
 pub mod statistics;
 pub mod timing;

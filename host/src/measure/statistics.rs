@@ -6,7 +6,7 @@
 //!
 //! * [`paired`] inverts the signed-rank test over the pairs' log-ratios. Its coverage is at least the level asked for
 //!   whenever the log-ratios are independent and symmetric about their centre, which holds for the difference of two
-//!   equally distributed noises.
+//!   equally distributed noises. Rounds of one sitting are not independent, see [`super::sittings`].
 //! * [`unpaired`] inverts the rank-sum test; its coverage holds when both sides' noises are equally distributed.
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,11 @@ pub struct Interval {
 impl Interval {
     fn map(self, f: impl Fn(f64) -> f64) -> Self {
         Self { low: f(self.low), estimate: f(self.estimate), high: f(self.high) }
+    }
+
+    /// The interval with its ends moved apart by a factor of `e^by`.
+    pub fn widened(self, by: f64) -> Self {
+        Self { low: self.low * (-by).exp(), high: self.high * by.exp(), ..self }
     }
 
     /// Whether a value lies within it.

@@ -115,6 +115,7 @@ pub(crate) fn from_variants(variants: &[Variant], noise: f64, seed: u64) -> Swee
         },
         rows,
         unknown: 0,
+        again: vec![],
         noise: vec![],
         peers: Peers::default(),
     }

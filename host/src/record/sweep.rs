@@ -2,7 +2,7 @@
 //!
 //! A [log](super::log) of a header and then rows, compressed with zstd once it is complete. Failures are rows too.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 use spec::{Problem, Variant};
@@ -13,11 +13,17 @@ use super::{
 };
 use crate::{
     device::{Correctness, Description, Failure, Samples},
-    evolve::{settings::Peers, source::Facts},
+    evolve::{
+        settings::Peers,
+        source::{Facts, gate},
+    },
+    measure::statistics,
 };
 
-/// Version of the record's format.
-pub const SCHEMA: u32 = 1;
+/// Version of the record's format. 1 had no [`Entry::Again`].
+pub const SCHEMA: u32 = 2;
+/// The oldest version that is read.
+const OLDEST: u32 = 1;
 
 /// Compression level: records are written once and read often.
 const LEVEL: i32 = 19;
@@ -75,6 +81,8 @@ pub enum Entry {
     Header(Header),
     /// One variant.
     Row(Row),
+    /// One of the fastest, measured again: the first measurement chose it and is too good to be true.
+    Again(Row),
     /// An A/A test of the reference.
     Noise {
         /// One label.
@@ -95,6 +103,8 @@ pub struct Sweep {
     pub rows: Vec<(Variant, Row)>,
     /// Rows of variants that it does not know (any more).
     pub unknown: usize,
+    /// The fastest, measured again.
+    pub again: Vec<(Variant, Row)>,
     /// The A/A tests.
     pub noise: Vec<(Samples, Samples)>,
     /// What others took.
@@ -111,7 +121,7 @@ pub enum RecordError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// It is no record of this version.
-    #[error("{path}: line {line}: {reason}; this program reads sweep records of schema {SCHEMA}")]
+    #[error("{path}: line {line}: {reason}; this program reads sweep records of schema {OLDEST} to {SCHEMA}")]
     Format {
         /// The file.
         path: String,
@@ -138,11 +148,11 @@ impl Sweep {
         let first = lines.first().ok_or_else(|| fault(1, "the record is empty".into()))?;
         let schema: serde_json::Value = serde_json::from_str(first).map_err(|e| fault(1, e.to_string()))?;
         let schema = &schema["header"]["schema"];
-        if *schema != SCHEMA {
+        if !(OLDEST..=SCHEMA).any(|known| *schema == known) {
             return Err(fault(1, format!("the schema is {schema}")));
         }
         let mut header = None;
-        let (mut rows, mut unknown, mut noise, mut peers) = (vec![], 0, vec![], Peers::default());
+        let (mut rows, mut again, mut unknown, mut noise, mut peers) = (vec![], vec![], 0, vec![], Peers::default());
         for (i, line) in lines.iter().enumerate() {
             match serde_json::from_str(line).map_err(|e| fault(i + 1, e.to_string()))? {
                 Entry::Header(found) => header = Some(found),
@@ -150,12 +160,58 @@ impl Sweep {
                     Ok(variant) => rows.push((variant, row)),
                     Err(_) => unknown += 1,
                 },
+                Entry::Again(row) => again.extend(row.variant.parse().ok().map(|variant| (variant, row))),
                 Entry::Noise { a, b } => noise.push((a, b)),
                 Entry::Peers(found) => peers.join(found),
             }
         }
         let header = header.ok_or_else(|| fault(1, "there is no header".into()))?;
-        Ok(Self { header, rows, unknown, noise, peers })
+        Ok(Self { header, rows, unknown, again, noise, peers })
+    }
+
+    /// Median hot time of the reference over all batches, in microseconds: the scale of the record.
+    pub fn reference_us(&self) -> f64 {
+        let of = |(_, row): &(Variant, Row)| Some(row.result.as_ref().ok()?.reference_us);
+        statistics::median(&self.rows.iter().filter_map(of).collect::<Vec<_>>())
+    }
+
+    /// What each variant that may be measured takes, in microseconds on the record's scale: its median hot time, that of
+    /// its later measurements where there are some.
+    pub fn times(&self) -> HashMap<Variant, f64> {
+        let scale = self.reference_us();
+        let time = |row: &Row| {
+            let Measurement { samples, reference_us, .. } = row.result.as_ref().ok()?;
+            Some(statistics::median(&samples.hot_us) * scale / reference_us)
+        };
+        let passes = |row: &Row| row.facts.as_ref().is_none_or(|facts| gate(facts).is_ok());
+        let mut times: HashMap<Variant, f64> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| passes(row))
+            .filter_map(|(variant, row)| Some((*variant, time(row)?)))
+            .collect();
+        let mut again: HashMap<Variant, Vec<f64>> = HashMap::new();
+        for (variant, row) in &self.again {
+            again.entry(*variant).or_default().extend(time(row));
+        }
+        for (variant, later) in again.into_iter().filter(|(_, later)| !later.is_empty()) {
+            times.entry(variant).and_modify(|time| *time = statistics::median(&later));
+        }
+        times
+    }
+
+    /// How much being prepared anew moves a kernel's time, as log-ratios: the two labels of each A/A test, and the
+    /// reference in one batch against itself in the batch before, since it is prepared anew for each. (A step of the
+    /// clocks between two batches moves one of them only.)
+    pub fn preparations(&self) -> Vec<f64> {
+        let hot = |samples: &Samples| statistics::median(&samples.hot_us).ln();
+        let labels = self.noise.iter().map(|(a, b)| hot(a) - hot(b));
+        let mut batches: Vec<f64> =
+            self.rows.iter().filter_map(|(_, row)| Some(row.result.as_ref().ok()?.reference_us.ln())).collect();
+        batches.dedup();
+        let batches = batches.windows(2).map(|pair| pair[1] - pair[0]);
+        // The difference of two equally distributed moves is wider than one by the square root of 2.
+        labels.chain(batches).map(|difference| difference / 2f64.sqrt()).collect()
     }
 
     /// How a report refers to it: GPU, driver and date.

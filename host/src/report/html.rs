@@ -11,7 +11,7 @@ use crate::{
     measure::statistics,
 };
 
-const STYLE: &str = include_str!("report.css");
+pub(super) const STYLE: &str = include_str!("report.css");
 /// Effects shown: the clearest.
 const EFFECTS: usize = 24;
 
@@ -63,7 +63,7 @@ fn headline(outcome: &Outcome) -> String {
     format!(
         "<header><h1>{us:.2} us <small>{tflops:.1} TFLOP/s</small></h1>\
          <p><code>{problem}</code></p><p class='genes'><code>{winner}</code></p>\
-         <p>{times}.</p>\
+         <p>{times}.</p>{overturned}\
          <p>Hot {hot}{cold}. Noise floor: the first incumbent against itself took {aa} times its own time; \
          only ratios below {claimable:.3} can be claimed. Drift {drift:+.2} %.</p>\
          <p>The winner passed {cases} cases in a fresh process; its largest error against fp64 is {error:.1e}, \
@@ -72,6 +72,7 @@ fn headline(outcome: &Outcome) -> String {
         problem = escape(&outcome.run.problem.to_string()),
         winner = escape(&winner),
         times = escape(&outcome.times),
+        overturned = words::overturned(outcome).map(|text| format!("<p>{}.</p>", escape(&text))).unwrap_or_default(),
         hot = words::times(&outcome.winner_hot_us),
         cold = if outcome.winner_cold_us.is_empty() {
             String::new()
@@ -94,8 +95,8 @@ fn claims(outcome: &Outcome) -> String {
         vec![escape(&claim.against), words::interval(&claim.ratio), cold, level, words::finding(claim).to_owned()]
     });
     let table = table(&["winner against", "ratio of times", "ratio, cold", "level", ""], rows);
-    let note = "<p>On fresh samples from a fresh process. A ratio below 1 means the winner is faster; the first \
-                incumbent was timed in turns with it, others before and after.</p>";
+    let note = "<p>On fresh samples, from sittings in fresh processes. A ratio below 1 means the winner is faster; the \
+                first incumbent was timed in turns with it, others before and after.</p>";
     section("Claims", &format!("{table}{note}"))
 }
 
@@ -234,7 +235,7 @@ fn trials(outcome: &Outcome) -> String {
             format!("<code>{}</code>", escape(&trial.variant.to_string())),
         ]
     });
-    let head = ["#", "generation", "us", "ratio to its incumbent", "registers", "made by", "variant"];
+    let head = ["#", "generation", "us", "ratio to its incumbent, in one sitting", "registers", "made by", "variant"];
     format!("<details><summary>{} trials</summary>{}</details>", outcome.trials.len(), table(&head, rows))
 }
 
@@ -252,7 +253,10 @@ fn environment(outcome: &Outcome) -> String {
         fact("trials", format!("{} of {}", outcome.budget.spent, outcome.budget.trials)),
         fact(
             "rounds",
-            format!("A/A {}, trial {}, claim {}", settings.noise_rounds, settings.rounds, settings.claim_rounds),
+            format!(
+                "{} per trial; A/A test and claims {} sittings of {}",
+                settings.rounds, settings.sittings, settings.sitting_rounds
+            ),
         ),
     ];
     if !outcome.executed.is_empty() {

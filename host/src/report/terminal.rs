@@ -30,6 +30,9 @@ pub fn table(outcome: &Outcome, report: &str) -> String {
             );
         }
     }
+    if let Some(text) = words::overturned(outcome) {
+        line("overturned", &text);
+    }
     let correctness = &outcome.correctness;
     line(
         "correct",

@@ -5,7 +5,7 @@ use spec::Variant;
 use crate::{
     evolve::{
         claims::{Claim, Finding},
-        outcome::{Execution, Outcome},
+        outcome::{Execution, Outcome, Overturned},
         trial::{Operator, Trial},
     },
     measure::statistics::{self, Interval},
@@ -25,6 +25,17 @@ pub(super) fn finding(claim: &Claim) -> &'static str {
         Finding::NoClaim => "no claim: not told apart from noise",
         Finding::Context => "context only",
     }
+}
+
+/// What selection chose and fresh samples did not bear out.
+pub(super) fn overturned(outcome: &Outcome) -> Option<String> {
+    let Overturned { number, claim } = outcome.overturned.as_ref()?;
+    let variant = outcome.trial(*number).map(|trial| trial.variant.to_string()).unwrap_or_default();
+    Some(format!(
+        "selection chose trial {number}, {variant}, but fresh samples show it slower than the first incumbent ({}): \
+         the first incumbent is the winner",
+        interval(&claim.ratio)
+    ))
 }
 
 /// Median and deviation of times.

@@ -63,6 +63,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Free => "free",
+            Self::Insight => "insight",
+            Self::Full => "full",
+            Self::Exhaustive => "exhaustive",
+        }
+    }
+
     /// The strategy.
     pub fn strategy(self) -> Box<dyn Strategy> {
         match self {
@@ -97,7 +108,7 @@ fn promising(pool: Vec<Proposal>, context: &Context<'_>, count: usize, rng: &mut
     const HOPES: std::ops::Range<f64> = 0.0..2.0;
     let (mut advised, mut rest): (Vec<_>, Vec<_>) =
         pool.into_iter().partition(|proposal| !context.insights.advises_against(&proposal.variant));
-    let mut surrogate = context.insights.surrogate.clone();
+    let mut surrogate = context.insights.surrogate().clone();
     let mut chosen = Vec::with_capacity(count);
     while chosen.len() < count {
         let pool = if advised.is_empty() { &mut rest } else { &mut advised };
