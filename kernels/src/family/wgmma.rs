@@ -307,6 +307,9 @@ fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: 
         };
         rows.all_steps::<E, KV8>(steps);
         if G::PERSISTENT {
+            // Where there were no products to hold the warps together, none may fall a tile behind: it would take the
+            // barriers' next phases for those that it waits for.
+            sync_group(3 + consumer, 128);
             if rows.lead {
                 block.q_empty.arrive();
             }
@@ -392,14 +395,17 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
     /// Releases a step's tiles unread, and lets the other consumer have its turn.
     #[inline(always)]
     fn pass_over(&mut self, step: u32) {
-        self.block.k.wait_full(self.slot);
         if G::PING_PONG && step > 0 {
             sync_group(1 + self.consumer, 256);
             arrive_group(2 - self.consumer, 256);
         }
-        self.block.k.release(self.slot, self.lead);
-        self.block.v.wait_full(self.slot);
-        self.block.v.release(self.slot, self.lead);
+        // Nobody else reads here, and a warp that waited could be left behind by those that do not.
+        if self.lead {
+            self.block.k.wait_full(self.slot);
+            self.block.k.release(self.slot, true);
+            self.block.v.wait_full(self.slot);
+            self.block.v.release(self.slot, true);
+        }
         self.slot = self.slot.next(G::STAGES);
     }
 
