@@ -14,7 +14,8 @@ pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item 
     // One block for each query tile leaves multiprocessors idle, or rows of tiles empty: share the keys out instead.
     let short = problem.seqlen_q < WGMMA_ROWS || tiles < u64::from(limits.multiprocessors);
     let first = if short {
-        [mma_split(problem, 128, 1), mma_split(problem, 64, 2), mma_split(problem, 64, 1)]
+        let early = u16::from(limits.sm.launches_early());
+        [mma_split(problem, 128, 1, early), mma_split(problem, 64, 2, early), mma_split(problem, 64, 1, early)]
     } else {
         [wgmma(problem), None, None]
     };
@@ -35,27 +36,27 @@ fn variant(family: Family, genes: &[(Gene, u16)]) -> Option<Variant> {
     genes.iter().try_fold(Variant::smallest(family), |variant, (gene, value)| variant.with(*gene, *value))
 }
 
-/// As few and as large tiles as registers and shared memory hold. Two consumers take turns where their scores are wide
-/// enough to cover a softmax; at a head_dim of 64 a third consumer does more.
+/// Three consumers and as wide a key tile as their registers hold: they cover each other's softmax without overlap, and a
+/// persistent block covers the start of the next query tile. Wider heads leave room for two consumers only.
 fn wgmma(problem: &Problem) -> Option<Variant> {
-    let (tile_q, tile_kv, ping_pong) = match problem.head_dim_qk.max(problem.head_dim_v) {
-        ..=64 => (192, 128, 0),
+    let (tile_q, tile_kv, three) = match problem.head_dim_qk.max(problem.head_dim_v) {
+        ..=64 => (192, 128, 1),
         65..=96 => (128, 128, 0),
-        97..=128 => (128, 128, 1),
+        97..=128 => (192, 112, 1),
         _ => (128, 112, 0),
     };
     let genes = [
         (Gene::TileQ, tile_q),
         (Gene::TileKv, tile_kv),
         (Gene::Stages, 2),
-        (Gene::Overlap, 1),
-        (Gene::PingPong, ping_pong),
+        (Gene::Overlap, 1 - three),
+        (Gene::Persistent, three),
     ];
     variant(Family::Wgmma, &genes)
 }
 
 /// Four groups of warps that share the keys of a few query rows.
-fn mma_split(problem: &Problem, tile_kv: u16, stages: u16) -> Option<Variant> {
+fn mma_split(problem: &Problem, tile_kv: u16, stages: u16, early: u16) -> Option<Variant> {
     let tile_q = if problem.seqlen_q <= 16 { 16 } else { 32 };
     // Permuted rows leave more shared memory than padded ones, where there are enough chunks to permute.
     let permuted = problem.head_dim_qk.is_multiple_of(64) && problem.head_dim_v.is_multiple_of(64);
@@ -66,6 +67,7 @@ fn mma_split(problem: &Problem, tile_kv: u16, stages: u16) -> Option<Variant> {
         (Gene::KvSplit, 4),
         (Gene::Stages, stages),
         (Gene::SharedPad, u16::from(!permuted)),
+        (Gene::EarlyLaunch, early),
     ];
     variant(Family::Mma, &genes)
 }

@@ -352,6 +352,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
     {
+        // All counts are the same in a warp. Where the assembler does not know that, it serialises the products.
         let first_row = self.consumer * 64;
         let own = if first_row < self.work.rows {
             let last_row = (first_row + 63).min(self.work.rows - 1);
@@ -362,6 +363,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         // The first steps need no mask: a loop of their own keeps its branches out of them.
         let visible = self.work.mask.visible(self.work.first_row + first_row);
         let unmasked = if self.scale.turns() { 0 } else { (visible / G::TILE_KV).min(own) };
+        let (own, unmasked) = (uniform(own), uniform(unmasked));
         if G::OVERLAP {
             self.first_scores::<E, KV8>(own);
             let mut step = 1;
