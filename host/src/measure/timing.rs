@@ -92,6 +92,8 @@ impl Timer {
         let mut flushes = 1;
         loop {
             self.stream.synchronize()?;
+            // Lines that persist would outlast the flush.
+            self.stream.gpu().reset_persisting_l2()?;
             for _ in 0..flushes {
                 self.flush.fill(&self.stream, 0)?;
             }

@@ -62,11 +62,6 @@ impl<'a> Stage<'a> {
         Ok(Self { plan, inputs, arguments, unwritten, o, lse })
     }
 
-    /// The plan.
-    pub(super) fn plan(&self) -> &Attention {
-        &self.plan
-    }
-
     /// The inputs.
     pub(super) fn inputs(&self) -> &Inputs<'a> {
         self.inputs
@@ -74,8 +69,13 @@ impl<'a> Stage<'a> {
 
     /// Runs the kernel once over unwritten outputs.
     pub(super) fn run(&self, stream: &Stream) -> Result<Outputs, DriverError> {
-        self.o.upload(0, self.unwritten.o.storage.whole())?;
-        self.lse.upload(0, self.unwritten.lse.whole())?;
+        self.run_over(&self.unwritten, stream)
+    }
+
+    /// Runs the kernel once over outputs that hold something already.
+    pub(super) fn run_over(&self, found: &Outputs, stream: &Stream) -> Result<Outputs, DriverError> {
+        self.o.upload(0, found.o.storage.whole())?;
+        self.lse.upload(0, found.lse.whole())?;
         self.queue(stream)?;
         stream.synchronize()?;
         self.outputs()
