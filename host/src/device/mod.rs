@@ -10,6 +10,7 @@ pub mod simt;
 pub mod worker;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use spec::{DeviceLimits, LaunchGeometry, Problem, Variant};
@@ -170,6 +171,10 @@ pub trait Device {
 
     /// Times the subjects in turns; one entry per subject, in their order.
     fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure>;
+
+    /// From `deadline` on, whatever is asked counts as [`Failure::Hang`], even if it has begun. A device that cannot give
+    /// up a subject halfway ignores it.
+    fn answer_by(&mut self, _deadline: Option<Instant>) {}
 }
 
 /// Whether a second launch, over the first one's outputs negated, gave the same bits; if not, `otherwise` says why that

@@ -22,7 +22,13 @@
 //! | a smaller population on resume lost the best program ever seen | [`shrinking_the_population_keeps_the_best`] |
 //! | results could not be read after an upgrade | [`files_of_the_first_schema_are_read_or_refused_by_name_of_the_versions`], [`formats_without_a_version_or_of_another_are_refused`] |
 
-use std::{path::Path, sync::OnceLock, time::Instant};
+use std::{
+    cell::Cell,
+    path::Path,
+    rc::Rc,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use spec::{Family, Gene, Problem, Variant};
 
@@ -453,6 +459,96 @@ fn a_time_limit_stops_the_run_and_its_journal_remembers() {
     assert_eq!(stopped.budget.spent, 1);
     assert_eq!(stopped.notes, ["stopped after 1 trials: the time was up"]);
     assert_eq!(run(true, None), stopped);
+}
+
+/// A device on which some variants never end; it gives up only at its deadline.
+#[derive(Clone)]
+struct Patient {
+    replay: Replay,
+    deadline: Option<Instant>,
+}
+
+impl Device for Patient {
+    fn description(&self) -> &Description {
+        self.replay.description()
+    }
+
+    fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
+        if bad(&subject.variant) {
+            let deadline = self.deadline.expect("a limited run");
+            std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+            return Err(Failure::Hang { seconds: 1.0 });
+        }
+        self.replay.check(subject, cases)
+    }
+
+    fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+        self.replay.time(subjects, plan)
+    }
+
+    fn answer_by(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+}
+
+#[test]
+fn a_time_limit_ends_a_trial_that_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let (replay, space, settings) = (Replay::new(record()), space(record()), Settings::default());
+    let run = |resume: bool, deadline: Option<Instant>| {
+        let run = Run {
+            settings: &settings,
+            space: &space,
+            source: &mut replay.clone(),
+            lab: &mut Bank(Patient { replay: replay.clone(), deadline: None }),
+            cases: &cases(),
+            deadline,
+            progress: &mut |_| (),
+        };
+        evolve(run, |header| Ok(Journal::open(&path, header, resume)?)).unwrap()
+    };
+    let stopped = run(false, Some(Instant::now() + Duration::from_secs(2)));
+    assert_eq!(stopped.notes, [format!("stopped after {} trials: the time was up", stopped.trials.len())]);
+    assert!(stopped.trials.len() < 45 && stopped.budget.free.get(&Reason::Hang).is_none(), "{:?}", stopped.budget);
+    assert_eq!(run(true, None), stopped, "a resumed run ends where the other did");
+}
+
+#[test]
+fn the_code_of_a_refused_candidate_is_not_run_again() {
+    // A handful of codes under many names; each code of the script's faults when it is run.
+    let mut sweep = record().clone();
+    for (variant, row) in &mut sweep.rows {
+        row.sha256 = row.sha256.as_ref().map(|_| format!("{}", bad(variant)));
+    }
+    #[derive(Clone)]
+    struct Counting {
+        replay: Replay,
+        faults: Rc<Cell<u32>>,
+    }
+    impl Device for Counting {
+        fn description(&self) -> &Description {
+            self.replay.description()
+        }
+        fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
+            if bad(&subject.variant) {
+                self.faults.set(self.faults.get() + 1);
+                return Err(Failure::Fault("illegal address".into()));
+            }
+            self.replay.check(subject, cases)
+        }
+        fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+            self.replay.time(subjects, plan)
+        }
+    }
+    let (replay, faults) = (Replay::new(&sweep), Rc::new(Cell::new(0)));
+    let device = Counting { replay: replay.clone(), faults: Rc::clone(&faults) };
+    let settings = Settings { trials: 40, strategy: Kind::Random, ..Settings::default() };
+    let outcome = run_on(device, &mut replay.clone(), &space(&sweep), &settings, None).unwrap();
+    let refused: Vec<_> = outcome.refusals.iter().filter(|refusal| refusal.reason == Reason::Fault).collect();
+    let again = refused.iter().filter(|refusal| refusal.why.contains("which was refused: faulted: illegal address"));
+    assert!(faults.get() > 0 && again.count() as u32 + faults.get() == refused.len() as u32, "{refused:?}");
+    assert!(refused.len() as u32 > faults.get());
 }
 
 #[test]
