@@ -510,7 +510,7 @@ fn a_time_limit_ends_a_trial_that_is_under_way() {
     };
     let stopped = run(false, Some(Instant::now() + Duration::from_secs(2)));
     assert_eq!(stopped.notes, [format!("stopped after {} trials: the time was up", stopped.trials.len())]);
-    assert!(stopped.trials.len() < 45 && stopped.budget.free.get(&Reason::Hang).is_none(), "{:?}", stopped.budget);
+    assert!(stopped.trials.len() < 45 && !stopped.budget.free.contains_key(&Reason::Hang), "{:?}", stopped.budget);
     assert_eq!(run(true, None), stopped, "a resumed run ends where the other did");
 }
 

@@ -96,6 +96,10 @@ impl Work for Stage<'_> {
         // waits for the work queued before.
         unsafe { self.plan.queue(stream, &self.arguments) }
     }
+
+    fn l2_bytes(&self) -> u64 {
+        self.plan.l2_bytes()
+    }
 }
 
 /// Device address of the tensor between the guard zones of a buffer.

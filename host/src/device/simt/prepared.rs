@@ -154,6 +154,7 @@ mod tests {
             tiles_q: 5,
             block_order: 2,
             early_launch: false,
+            l2_window: false,
             boxes: None,
         };
         let problem = Problem::SEED.with_heads_kv(2).with_seqlens(3, 1000).in_bhsd();
