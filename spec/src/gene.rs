@@ -75,7 +75,7 @@ impl Gene {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All genes, in the order of their declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::TileQ,
         Self::TileKv,
         Self::Warps,

@@ -8,12 +8,12 @@
 //! | a slower kernel was named the winner | [`a_choice_that_fresh_samples_show_slower_gives_way_to_the_first_incumbent`] |
 //! | a build failed and the previous candidate's file was scored again | [`a_failed_build_is_not_scored_with_the_code_of_another`] |
 //! | a missing "correct" field counted as a pass | [`a_missing_correctness_is_no_pass`] |
-//! | two kernels that wrote half the rows each into one buffer both looked right | `oracle/judge.rs`: `what_was_not_written_is_named` |
+//! | two kernels that wrote half the rows each into one buffer both looked right | `oracle/judge.rs`: `what_was_not_written_is_named`; `tests/hostile.rs`: `refused/even_tiles`, `refused/odd_tiles`, `halves_share_no_output` |
 //! | an illegal configuration scored as the optimum | [`an_illegal_configuration_is_never_the_optimum`] |
 //! | a measured time of 0 or NaN won | [`a_time_of_zero_or_nan_never_wins`] |
-//! | a time limit did not stop the run | [`a_time_limit_stops_the_run_and_its_journal_remembers`] |
-//! | a shutdown hung: infinite device loop, deadlocked barrier | `tests/worker.rs`: `a_hang_is_ended`, `shutdown_does_not_wait_for_ever`; [`a_hang_is_refused_and_the_run_goes_on`]; `simt/tests/barrier.rs`: `a_warp_that_skips_a_barrier_is_a_deadlock` |
-//! | one bad candidate poisoned the context and every later one failed | [`one_bad_candidate_poisons_no_other`]; `tests/worker.rs`: `a_fault_gets_a_fresh_worker` |
+//! | a time limit did not stop the run | [`a_time_limit_stops_the_run_and_its_journal_remembers`], [`a_time_limit_ends_a_trial_that_is_under_way`]; `tests/hostile.rs`: `a_time_limit_ends_a_hanging_trial` |
+//! | a shutdown hung: infinite device loop, deadlocked barrier | `tests/worker.rs`: `a_hang_is_ended`, `shutdown_does_not_wait_for_ever`; [`a_hang_is_refused_and_the_run_goes_on`]; `simt/tests/barrier.rs`: `a_warp_that_skips_a_barrier_is_a_deadlock`; `tests/hostile.rs`: `refused/spin`, `refused/deadlock`, `a_worker_ends_with_its_parent` |
+//! | one bad candidate poisoned the context and every later one failed | [`one_bad_candidate_poisons_no_other`]; `tests/worker.rs`: `a_fault_gets_a_fresh_worker`; `tests/hostile.rs`: `refused/out_of_bounds`, `the_run_goes_on` |
 //! | a cached winner was invalid for another shape of its bucket | `dispatch.rs`: `a_record_is_followed_where_it_holds` (records are of one problem, there are no buckets) |
 //! | a cache hit survived an edit in a helper file | `builder/tests/build.rs`: `only_what_changed_is_built_and_unchanged_code_keeps_its_hash` |
 //! | a record was used on another GPU | `dispatch.rs`: `a_record_that_does_not_hold_leaves_the_default_and_says_why`; [`a_journal_is_resumed_on_its_own_gpu_space_and_settings_only`] |
