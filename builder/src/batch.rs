@@ -5,6 +5,8 @@ use std::path::Path;
 
 use spec::Kernel;
 
+use crate::Fixture;
+
 /// Kernels of one generated crate at most: enough to share the cost of starting the compiler, few enough to lose
 /// little when one of them does not compile.
 pub(crate) const LARGEST: usize = 50;
@@ -23,6 +25,8 @@ pub(crate) struct Batch {
     pub(crate) kernels: Vec<Kernel>,
     /// Feature of the kernels crate to switch on.
     pub(crate) feature: Option<&'static str>,
+    /// What stands in for the kernels.
+    pub(crate) fixture: Option<Fixture>,
 }
 
 impl Batch {
@@ -36,12 +40,17 @@ impl Batch {
 
     /// A batch of these kernels.
     pub(crate) fn of(kernels: &[Kernel]) -> Self {
-        Self { kernels: kernels.to_vec(), feature: None }
+        Self { kernels: kernels.to_vec(), feature: None, fixture: None }
     }
 
     /// No kernels but what a feature of the kernels crate exports.
     pub(crate) const fn of_feature(feature: &'static str) -> Self {
-        Self { kernels: Vec::new(), feature: Some(feature) }
+        Self { kernels: Vec::new(), feature: Some(feature), fixture: None }
+    }
+
+    /// A fixture in the place of its kernel.
+    pub(crate) fn of_fixture(fixture: Fixture) -> Self {
+        Self { kernels: vec![fixture.kernel()], feature: Some("fixtures"), fixture: Some(fixture) }
     }
 
     /// Both halves of a batch of several kernels.
@@ -67,11 +76,12 @@ impl Batch {
             "#![cfg_attr(target_arch = \"nvptx64\", no_std, feature({GPU_FEATURES}), allow(internal_features))]\n\
              extern crate kernels;\n"
         );
+        let fixture = self.fixture.map_or(String::new(), |fixture| format!("fixture: {fixture}, "));
         for kernel in &self.kernels {
             let Kernel { dtype, head_dim_qk, head_dim_v, .. } = kernel;
             let _ = write!(
                 text,
-                "kernels::entry! {{ family: {}, symbol: {}, dtype: {dtype:?}, head_dim_qk: {head_dim_qk}, head_dim_v: {head_dim_v}",
+                "kernels::entry! {{ {fixture}family: {}, symbol: {}, dtype: {dtype:?}, head_dim_qk: {head_dim_qk}, head_dim_v: {head_dim_v}",
                 kernel.family(),
                 kernel.symbol()
             );
@@ -104,6 +114,15 @@ mod tests {
              _shared_pad0_exp_poly0_blocks_per_sm1, dtype: F16, head_dim_qk: 64, head_dim_v: 64, tile_q: 16, \
              tile_kv: 16, warps: 2, row_lanes: 4, load_bytes: 2, shared_pad: 0, exp_poly: 0, blocks_per_sm: 1 }"
         );
+    }
+
+    #[test]
+    fn a_fixture_is_stamped_in_the_place_of_its_kernel() {
+        let kernel = Fixture::Spin.kernel();
+        let real = Batch::of(&[kernel]).source();
+        let fixture = Batch::of_fixture(Fixture::Spin);
+        assert_eq!(fixture.source(), real.replace("family: tiled", "fixture: spin, family: tiled"));
+        assert!(fixture.manifest("batch_0", Path::new("kernels")).contains("features = [\"fixtures\"]"));
     }
 
     #[test]

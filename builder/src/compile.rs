@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::cargo::{Built, Workspace};
 use crate::files::read_text;
 use crate::ptx::{Launch, Module};
-use crate::{BuildError, Project, Toolchain};
+use crate::{BuildError, Fixture, Project, Toolchain};
 
 /// One kernel's canonical module, or why there is none.
 pub(crate) type Compiled = (Kernel, Result<String, Rejection>);
@@ -82,6 +82,43 @@ pub(crate) fn ptx_of_feature(
         Built::Done(path) => read_text(&path),
         Built::Failed(reason) => Err(BuildError::Sources { reason }),
     }
+}
+
+/// Compiles each fixture to a canonical PTX module, as that of the kernel it stands in for.
+pub(crate) fn ptx_of_fixtures(
+    project: &Project,
+    toolchain: &Toolchain,
+    sm: Sm,
+    fixtures: &[Fixture],
+) -> Result<Vec<String>, BuildError> {
+    let workspace = Workspace::ptx(project, sm.name())?;
+    let batches: Vec<_> = fixtures.iter().copied().map(Batch::of_fixture).collect();
+    let built = workspace.build_ptx(toolchain, sm.name(), &batches)?;
+    let module = |(fixture, built): (&Fixture, Built)| {
+        let kernel = fixture.kernel();
+        match built {
+            Built::Done(path) => Module::parse(&read_text(&path)?)
+                .and_then(|module| module.entry(&kernel.symbol().to_string(), Launch::of(&kernel)))
+                .map_err(|reason| BuildError::Ptx { entry: fixture.to_string(), reason }),
+            Built::Failed(reason) => Err(BuildError::Sources { reason }),
+        }
+    };
+    fixtures.iter().zip(built).map(module).collect()
+}
+
+/// Compiles each fixture to a library for the CPU machine and hands it to `keep`, before another build can replace it.
+pub(crate) fn simt_of_fixtures(
+    project: &Project,
+    fixtures: &[Fixture],
+    mut keep: impl FnMut(Fixture, PathBuf) -> Result<(), BuildError>,
+) -> Result<(), BuildError> {
+    let workspace = Workspace::simt(project)?;
+    let batches: Vec<_> = fixtures.iter().copied().map(Batch::of_fixture).collect();
+    let built = workspace.build_simt(&batches)?;
+    fixtures.iter().zip(built).try_for_each(|(fixture, built)| match built {
+        Built::Done(path) => keep(*fixture, path),
+        Built::Failed(reason) => Err(BuildError::Sources { reason }),
+    })
 }
 
 /// Compiles kernels to one library for the CPU machine and hands its path to `keep`, before another build can

@@ -9,9 +9,9 @@ use spec::{Kernel, Sm};
 use crate::batch::CATALOG_PARALLELISM;
 use crate::cargo::{recipe, simt_recipe};
 use crate::compile::{self, Rejection};
-use crate::files::{sha256, write_whole};
+use crate::files::{read_text, sha256, write_whole};
 use crate::store::Index;
-use crate::{BuildError, Catalog, Facts, Origin, Outcome, Project, Ptxas, Store, Toolchain};
+use crate::{BuildError, Catalog, Facts, Fixture, Origin, Outcome, Project, Ptxas, Store, Toolchain};
 
 /// A compiled kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,22 +204,66 @@ impl Library {
     ///
     /// Where nothing can be built, one that was made of the sources at hand and put into a store will do.
     pub fn probes_ptx(&self, sm: Sm) -> Result<PathBuf, BuildError> {
-        if !self.can_build() {
-            for store in self.elsewhere.iter().chain([&self.own]) {
-                let indexes = self.fitting(store, sm)?;
-                let made = indexes.iter().map(|index| store.feature_path("probes", index.origin()));
-                if let Some(path) = made.into_iter().find(|path| path.is_file()) {
-                    return Ok(path);
-                }
+        if let Some(path) = self.made_before("probes", sm)? {
+            return Ok(path);
+        }
+        let path = self.own.feature_path("probes", &self.origin(sm)?);
+        let text = compile::ptx_of_feature(&self.project, self.toolchain()?, sm, "probes")?;
+        write_whole(&path, text.as_bytes())?;
+        Ok(path)
+    }
+
+    /// The modules of [`Fixture::ALL`], in that order, where [`Library::probes_ptx`] has its module from.
+    pub fn fixtures_ptx(&self, sm: Sm) -> Result<Vec<PtxArtifact>, BuildError> {
+        let mut paths = HashMap::new();
+        for fixture in Fixture::ALL {
+            if let Some(path) = self.made_before(&feature(fixture), sm)? {
+                paths.insert(fixture, path);
             }
         }
-        let origin = self.origin(sm)?;
-        let path = self.own.feature_path("probes", &origin);
-        if !path.is_file() {
-            let text = compile::ptx_of_feature(&self.project, self.toolchain()?, sm, "probes")?;
-            write_whole(&path, text.as_bytes())?;
+        let missing: Vec<_> = Fixture::ALL.into_iter().filter(|fixture| !paths.contains_key(fixture)).collect();
+        if !missing.is_empty() {
+            let origin = self.origin(sm)?;
+            let texts = compile::ptx_of_fixtures(&self.project, self.toolchain()?, sm, &missing)?;
+            for (fixture, text) in missing.into_iter().zip(texts) {
+                let path = self.own.feature_path(&feature(fixture), &origin);
+                write_whole(&path, text.as_bytes())?;
+                paths.insert(fixture, path);
+            }
         }
-        Ok(path)
+        let artifact = |fixture: Fixture| {
+            let path = paths[&fixture].clone();
+            let sha256 = sha256(read_text(&path)?.as_bytes());
+            Ok(PtxArtifact { kernel: fixture.kernel(), sm, sha256, path, facts: None })
+        };
+        Fixture::ALL.into_iter().map(artifact).collect()
+    }
+
+    /// Libraries of [`Fixture::ALL`] for the CPU machine, in that order, each with the symbol of its kernel.
+    pub fn fixtures_simt(&self) -> Result<Vec<PathBuf>, BuildError> {
+        let made_of = format!("{}\n{}", self.project.simt_sources()?, simt_recipe()?);
+        let path = |fixture| self.own.simt_path(&sha256(format!("{made_of}\n{}", feature(fixture)).as_bytes()));
+        let missing: Vec<_> = Fixture::ALL.into_iter().filter(|fixture| !path(*fixture).is_file()).collect();
+        if !missing.is_empty() {
+            compile::simt_of_fixtures(&self.project, &missing, |fixture, built| {
+                write_whole(&path(fixture), &std::fs::read(&built).map_err(BuildError::io("read", &built))?)
+            })?;
+        }
+        Ok(Fixture::ALL.map(path).into())
+    }
+
+    /// PTX of a feature of the kernels crate that was compiled from the sources at hand; in any store where nothing can be
+    /// built.
+    fn made_before(&self, feature: &str, sm: Sm) -> Result<Option<PathBuf>, BuildError> {
+        let mut paths = Vec::new();
+        if self.can_build() {
+            paths.push(self.own.feature_path(feature, &self.origin(sm)?));
+        } else {
+            for store in self.elsewhere.iter().chain([&self.own]) {
+                paths.extend(self.fitting(store, sm)?.iter().map(|index| store.feature_path(feature, index.origin())));
+            }
+        }
+        Ok(paths.into_iter().find(|path| path.is_file()))
     }
 
     fn find(&self, kernels: &[Kernel], sm: Sm) -> Result<Results, BuildError> {
@@ -353,6 +397,11 @@ impl Library {
             (Some(_), Some(_)) => "the catalog does not have it".to_owned(),
         }
     }
+}
+
+/// Under which name a fixture is kept.
+fn feature(fixture: Fixture) -> String {
+    format!("fixture-{fixture}")
 }
 
 fn settled(kernel: &Kernel, outcome: Outcome, store: &Store) -> Result<Found, BuildError> {

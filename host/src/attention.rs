@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +15,7 @@ use spec::{
 };
 
 use crate::dispatch::{self, Choice, Chosen, Dispatch};
-use crate::driver::{Argument, DriverError, Function, Gpu, Grid, Module, Stream, tensor_map};
+use crate::driver::{Argument, DriverError, Function, Gpu, Grid, L2Window, Module, Stream, tensor_map};
 use crate::tensor::{Element, Layout, Tensor};
 
 /// Bytes of the widest load a family without a gene for it uses.
@@ -132,6 +133,8 @@ pub struct Arguments {
     args: AttentionArgs,
     /// For kernels that use the copy engine.
     maps: Option<TensorMaps>,
+    /// What L2 is asked to keep.
+    l2_window: Option<L2Window>,
 }
 
 /// A plan: how one problem is done on one GPU.
@@ -196,7 +199,7 @@ impl Attention {
         let geometry = geometry(module.gpu().limits(), problem, variant)?;
         let function = module.function(builder::ptx::ENTRY)?;
         function.allow_shared(geometry.shared_bytes)?;
-        Ok(Self {
+        let plan = Self {
             problem: *problem,
             variant: *variant,
             choice: Choice::Given,
@@ -205,7 +208,13 @@ impl Attention {
             layouts: Layouts::of(problem),
             function,
             last: Arc::default(),
-        })
+        };
+        // Never less than another plan of the process needs.
+        let gpu = module.gpu();
+        if plan.l2_bytes() > gpu.l2_set_aside()? {
+            gpu.set_aside_l2(plan.l2_bytes())?;
+        }
+        Ok(plan)
     }
 
     /// Queues O = attention(Q, K, V), and its LSE if wanted.
@@ -254,7 +263,7 @@ impl Attention {
         }
         let args = self.geometry.args(&self.problem, [q, k, v, o, lse]);
         let maps = self.tensor_maps([q, k, v])?;
-        Ok(Arguments { args, maps })
+        Ok(Arguments { args, maps, l2_window: self.l2_window(k, v) })
     }
 
     /// Queues the kernel with arguments from [`Attention::arguments`] in a stream of the plan's GPU.
@@ -264,7 +273,7 @@ impl Attention {
     /// As for [`Attention::launch_at`].
     pub unsafe fn queue(&self, stream: &Stream, arguments: &Arguments) -> Result<(), DriverError> {
         let LaunchGeometry { blocks, threads, shared_bytes, early_launch, .. } = self.geometry;
-        let grid = Grid { blocks, threads, shared_bytes, early: early_launch };
+        let grid = Grid { blocks, threads, shared_bytes, early: early_launch, l2_window: arguments.l2_window };
         let args = Argument::by_value(&arguments.args);
         // SAFETY: every entry point takes `AttentionArgs`, and those whose geometry has boxes `TensorMaps` after it; the
         // caller vouches for the tensors.
@@ -295,6 +304,27 @@ impl Attention {
         let Some([q, k, v]) = PlainMap::of(&self.geometry, &self.problem, inputs) else { return Ok(None) };
         let encode = |map| tensor_map::encode(self.problem.dtype, &map);
         Ok(Some(TensorMaps([encode(q)?, encode(k)?, encode(v)?])))
+    }
+
+    /// Bytes of L2 that are set aside for the plan's launches; 0 unless its variant asks L2 to keep K and V.
+    ///
+    /// Making the plan sets them aside, for all work of the GPU's context.
+    pub fn l2_bytes(&self) -> u64 {
+        let [k, v] = self.kv_bytes();
+        if self.geometry.l2_window { (k + v).min(self.function.gpu().l2().set_aside_bytes) } else { 0 }
+    }
+
+    /// Bytes from the first element of K to its last, and of V.
+    fn kv_bytes(&self) -> [u64; 2] {
+        // A layout that overflows is refused where tensors are made.
+        let bytes = |layout: Layout| layout.extent().unwrap_or(0) as u64 * layout.element.bytes() as u64;
+        [bytes(self.layouts.k), bytes(self.layouts.v)]
+    }
+
+    /// What L2 is asked to keep of K and V at these addresses.
+    fn l2_window(&self, k: u64, v: u64) -> Option<L2Window> {
+        let [k_bytes, v_bytes] = self.kv_bytes();
+        window([k..k + k_bytes, v..v + v_bytes], self.l2_bytes(), self.function.gpu().l2().window_bytes)
     }
 
     /// The problem.
@@ -349,6 +379,16 @@ pub(crate) fn geometry(
     })
 }
 
+/// The window over K and V, or over K alone where one window does not reach over both; `None` where nothing is set aside.
+fn window([k, v]: [Range<u64>; 2], set_aside: u64, largest: u64) -> Option<L2Window> {
+    let both = k.start.min(v.start)..k.end.max(v.end);
+    let Range { start, end } = if both.end - both.start <= largest { both } else { k };
+    let bytes = (end - start).min(largest);
+    // More than is set aside would drive itself out.
+    let share = (set_aside as f64 / bytes as f64).min(1.0) as f32;
+    (set_aside > 0 && bytes > 0).then_some(L2Window { start, bytes, share })
+}
+
 fn check_alignment(tensor: &'static str, address: u64, needed: u64) -> Result<(), AttentionError> {
     if address == 0 || !address.is_multiple_of(needed) {
         return Err(AttentionError::Misaligned { tensor, address, needed });
@@ -366,6 +406,18 @@ mod tests {
         let error = check_alignment("K", 0x7f00_0008, 16).unwrap_err().to_string();
         assert_eq!(error, "K is at address 0x7f000008; a multiple of 16 is needed, and not 0");
         assert!(check_alignment("O", 0, 16).is_err());
+    }
+
+    #[test]
+    fn a_window_reaches_over_k_and_v_as_far_as_it_may() {
+        let [k, v] = [1000..1400, 500..900];
+        let of = |start, bytes, share| Some(L2Window { start, bytes, share });
+        assert_eq!(window([k.clone(), v.clone()], 900, 1000), of(500, 900, 1.0));
+        assert_eq!(window([k.clone(), v.clone()], 450, 1000), of(500, 900, 0.5));
+        assert_eq!(window([k.clone(), v.clone()], 800, 899), of(1000, 400, 1.0));
+        assert_eq!(window([k.clone(), v.clone()], 50, 100), of(1000, 100, 0.5));
+        assert_eq!(window([k.clone(), v.clone()], 0, 1000), None);
+        assert_eq!(window([k, v], 100, 0), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ const KERNELS: [(&str, &str, u32, Dtype); 16] = [
     ),
     (
         "mma-64-bf16",
-        "mma:tile_q=128,tile_kv=32,warps=4,kv_split=1,stages=3,q_in_registers=0,shared_pad=1,exp_poly=2,lazy_rescale=1,blocks_per_sm=1,cache_hint=1,block_order=2",
+        "mma:tile_q=128,tile_kv=32,warps=4,kv_split=1,stages=3,q_in_registers=0,shared_pad=1,exp_poly=2,lazy_rescale=1,blocks_per_sm=1,cache_hint=1,block_order=2,l2_window=1",
         64,
         Dtype::Bf16,
     ),
@@ -101,7 +101,7 @@ const KERNELS: [(&str, &str, u32, Dtype); 16] = [
     ),
     (
         "wgmma-128-bf16",
-        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=2,overlap=1,ping_pong=0,lazy_rescale=0,block_order=0,persistent=1",
+        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=2,overlap=1,ping_pong=0,lazy_rescale=0,block_order=0,persistent=1,l2_window=1",
         128,
         Dtype::Bf16,
     ),

@@ -3,19 +3,22 @@
 use std::fs;
 
 use builder::Library;
-use host::attention::{Addresses, Attention, AttentionError};
+use host::attention::{Addresses, Arguments, Attention, AttentionError};
 use host::cases::gate;
 use host::device::{Samples, TimingPlan};
 use host::driver::{Buffer, DriverError, Event, Gpu, Graph, Module, Monitor, Stream};
 use host::measure::timing::{Timer, Work};
 use host::oracle::{Answers, Outputs, judge};
 use host::tensor::{Element, Layout, Tensor};
-use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{Align, Dtype, Mask, Problem};
+use libtest_mimic::{Failed, Trial};
+use spec::{Align, Dtype, Gene, Mask, Problem, Variant};
 
 /// Fills every GPU with query tiles, so that its default is made for that; the last tiles are ragged.
 const FILLING: Problem =
     Problem::new(2, 16, 1100, 128, Dtype::Bf16).with_heads_kv(4).with_mask(Mask::Causal(Align::BottomRight));
+
+/// A kernel that the catalog has, launched so that L2 keeps K and V.
+const WINDOWED: &str = "mma:tile_q=64,tile_kv=64,warps=4,kv_split=1,stages=2,q_in_registers=1,shared_pad=0,exp_poly=0,lazy_rescale=0,blocks_per_sm=1,cache_hint=0,block_order=1,l2_window=1";
 
 type Outcome = Result<(), Failed>;
 type Test = fn(&Gpu) -> Outcome;
@@ -29,6 +32,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_failed_capture_leaves_the_stream_usable", a_failed_capture_leaves_the_stream_usable),
     ("bad_ptx_is_refused_in_one_line", bad_ptx_is_refused_in_one_line),
     ("the_timer_tells_work_apart", the_timer_tells_work_apart),
+    ("a_window_left_behind_helps_no_other", a_window_left_behind_helps_no_other),
     ("files_round_trip_through_the_gpu", files_round_trip_through_the_gpu),
     ("the_public_api_is_right", the_public_api_is_right),
     ("a_recorded_launch_keeps_its_tensors", a_recorded_launch_keeps_its_tensors),
@@ -47,7 +51,7 @@ fn main() {
             Trial::test(*name, move || Err(reason.into())).with_ignored_flag(true).with_kind(kind)
         }
     };
-    let mut arguments = Arguments::from_args();
+    let mut arguments = libtest_mimic::Arguments::from_args();
     // Timing needs the GPU for itself.
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, TESTS.iter().map(trial).collect()).exit();
@@ -150,6 +154,79 @@ fn the_timer_tells_work_apart(gpu: &Gpu) -> Outcome {
     ensure(large[0] > 10.0 * small[0] && large[1] > 5.0 * small[1], || format!("{samples:?}"))?;
     let overhead = timer.launch_overhead_us()?;
     ensure((0.2..50.0).contains(&overhead), || format!("a launch costs {overhead} us"))
+}
+
+/// One plan's launches.
+struct Launches<'a>(&'a Attention, Arguments);
+
+impl Work for Launches<'_> {
+    fn queue(&self, stream: &Stream) -> Result<(), DriverError> {
+        // SAFETY: the tensors outlive the tests' waits for the stream.
+        unsafe { self.0.queue(stream, &self.1) }
+    }
+
+    fn l2_bytes(&self) -> u64 {
+        self.0.l2_bytes()
+    }
+}
+
+/// K and V that one candidate made L2 keep are there for the next, flush or not, until they are reset; so the timer does.
+fn a_window_left_behind_helps_no_other(gpu: &Gpu) -> Outcome {
+    if gpu.l2().set_aside_bytes == 0 {
+        return Ok(());
+    }
+    // Few rows that read many keys each.
+    let problem = Problem::new(1, 32, 2048, 64, Dtype::F16).with_seqlens(64, 2048);
+    let variant: Variant = WINDOWED.parse()?;
+    let plain = variant.with(Gene::L2Window, 0).ok_or("the gene has no 0")?;
+    let library = Library::open()?;
+    let plan = |variant| Attention::with_variant(gpu, &library, &problem, variant);
+    let (keeping, plain) = (plan(&variant)?, plan(&plain)?);
+    ensure(keeping.l2_bytes() > 16 << 20 && plain.l2_bytes() == 0, || format!("{:?}", gpu.l2()))?;
+    ensure(gpu.l2_set_aside()? >= keeping.l2_bytes(), || "nothing was set aside".into())?;
+    let layouts = plain.layouts();
+    let [q, k, v, o] = [layouts.q, layouts.k, layouts.v, layouts.o].map(|layout| Tensor::new(gpu, layout));
+    let (q, k, v, o) = (q?, k?, v?, o?);
+    let addresses = Addresses { q: q.address(), k: k.address(), v: v.address(), o: o.address(), lse: 0 };
+    let [keeping, plain] =
+        [&keeping, &plain].map(|plan| plan.arguments(&addresses).map(|arguments| Launches(plan, arguments)));
+    let (keeping, plain) = (keeping?, plain?);
+
+    let (timer, flush) = (Timer::new(gpu)?, Buffer::new(gpu, 256 << 20)?);
+    let (stream, start, end) = (timer.stream(), Event::new(gpu)?, Event::new(gpu)?);
+    let after_the_other = |reset: bool| -> Result<f64, DriverError> {
+        gpu.set_aside_l2(keeping.l2_bytes())?;
+        (0..3).try_for_each(|_| keeping.queue(stream))?;
+        stream.synchronize()?;
+        if reset {
+            gpu.reset_persisting_l2()?;
+        }
+        (0..4).try_for_each(|_| flush.fill(stream, 0))?;
+        stream.record(&start)?;
+        plain.queue(stream)?;
+        stream.record(&end)?;
+        stream.synchronize()?;
+        end.microseconds_since(&start)
+    };
+    let cold = |work: &dyn Work| -> Result<f64, DriverError> {
+        gpu.set_aside_l2(work.l2_bytes())?;
+        (0..3).try_for_each(|_| work.queue(stream))?;
+        timer.cold_us(work)
+    };
+    let median = |sample: &dyn Fn() -> Result<f64, DriverError>| -> Result<f64, DriverError> {
+        let mut samples = (0..21).map(|_| sample()).collect::<Result<Vec<_>, _>>()?;
+        samples.sort_by(f64::total_cmp);
+        Ok(samples[10])
+    };
+    let left = median(&|| after_the_other(false))?;
+    let reset = median(&|| after_the_other(true))?;
+    let (cold_plain, cold_keeping) = (median(&|| cold(&plain))?, median(&|| cold(&keeping))?);
+    let all = || format!("left {left}, reset {reset}, timed cold {cold_plain} and {cold_keeping} us");
+    ensure(left < 0.9 * reset, all)?;
+    ensure([cold_plain, cold_keeping].iter().all(|us| (0.9..1.15).contains(&(us / reset))), all)?;
+
+    timer.interleave(&[&keeping, &plain], &TimingPlan { rounds: 2, cold: true, seed: 0 })?;
+    ensure(gpu.l2_set_aside()? == 0, || "L2 is still set aside".into())
 }
 
 fn files_round_trip_through_the_gpu(gpu: &Gpu) -> Outcome {

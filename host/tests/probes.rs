@@ -104,8 +104,8 @@ impl Executor {
         let input = Buffer::of(&self.gpu, input)?;
         let output = Buffer::of(&self.gpu, &vec![POISON; bytes])?;
         let stream = Stream::new(&self.gpu)?;
-        let grid =
-            Grid { blocks: probe.blocks, threads: probe.threads, shared_bytes: probe.shared_bytes, early: false };
+        let Probe { blocks, threads, shared_bytes, .. } = *probe;
+        let grid = Grid { blocks, threads, shared_bytes, early: false, l2_window: None };
         let args = Args { input: input.address(), output: output.address() + GUARD as u64 };
         // SAFETY: every probe takes an `Args`; both buffers live until the stream has been waited for, and are as large
         // as the table says the probe needs.

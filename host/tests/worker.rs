@@ -142,6 +142,7 @@ fn subject() -> Subject {
             tiles_q: 1,
             block_order: 0,
             early_launch: false,
+            l2_window: false,
             boxes: None,
         },
         code: Code::Recorded,

@@ -4,9 +4,11 @@
 ///
 /// On the GPU it is a kernel that takes [`AttentionArgs`](crate::AttentionArgs) by value; for the CPU machine it is a
 /// function that runs a launch of it. The crate that stamps it must enable `abi_ptx` for `nvptx64`.
+///
+/// With `fixture: name` before the rest, that function of [`fixtures`](crate::fixtures) stands in for the kernel.
 #[macro_export]
 macro_rules! entry {
-    (family: tiled, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+    ($(fixture: $fixture:ident,)? family: tiled, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, row_lanes: $row_lanes:literal,
      load_bytes: $load_bytes:literal, shared_pad: $shared_pad:literal, exp_poly: $exp_poly:literal,
      blocks_per_sm: $blocks_per_sm:literal $(,)?) => {
@@ -23,13 +25,17 @@ macro_rules! entry {
                 const SHARED_PAD: u32 = $shared_pad;
                 const EXP_POLY: u32 = $exp_poly;
             }
-            $crate::export!($symbol, |args| $crate::family::tiled::attention::<
-                $crate::gpu::$dtype,
-                Genes,
-                { $tile_q * $row_lanes / (32 * $warps) },
-                { $tile_kv / $row_lanes },
-                { ($v as usize).div_ceil(2 * $row_lanes) },
-            >(args));
+            #[inline(always)]
+            fn kernel(args: &$crate::AttentionArgs) {
+                $crate::family::tiled::attention::<
+                    $crate::gpu::$dtype,
+                    Genes,
+                    { $tile_q * $row_lanes / (32 * $warps) },
+                    { $tile_kv / $row_lanes },
+                    { ($v as usize).div_ceil(2 * $row_lanes) },
+                >(args);
+            }
+            $crate::export!($symbol, |args| $crate::run!($($fixture of Genes in $crate::gpu::$dtype,)? kernel, args));
         };
     };
     (family: mma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
@@ -119,6 +125,26 @@ macro_rules! entry {
             >(args, maps));
         };
     };
+}
+
+/// Runs a kernel, or the fixture that stands in for it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! run {
+    ($kernel:ident, $args:ident) => {
+        $kernel($args)
+    };
+    ($fixture:ident of $genes:ident in $dtype:ty, $kernel:ident, $args:ident) => {{
+        impl $crate::fixtures::Original for $genes {
+            type Element = $dtype;
+
+            #[inline(always)]
+            fn run(args: &$crate::AttentionArgs) {
+                $kernel(args);
+            }
+        }
+        $crate::fixtures::$fixture::<$genes>($args)
+    }};
 }
 
 /// Exports `$body`, which sees `$args`, an [`&AttentionArgs`](crate::AttentionArgs), as an entry point.

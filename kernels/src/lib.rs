@@ -6,6 +6,7 @@
 //! * [`family`] wires them into kernels.
 //! * [`entry!`] stamps an exported entry point for a variant.
 #![cfg_attr(feature = "probes", doc = "* [`probes`] tests every operation of [`gpu`] on its own.")]
+#![cfg_attr(feature = "fixtures", doc = "* [`fixtures`] are hostile kernels, for tests of those who run kernels.")]
 #![no_std]
 #![cfg_attr(
     target_arch = "nvptx64",
@@ -22,6 +23,8 @@ extern crate std;
 pub mod attention;
 mod entry;
 pub mod family;
+#[cfg(feature = "fixtures")]
+pub mod fixtures;
 pub mod gpu;
 #[cfg(feature = "probes")]
 pub mod probes;

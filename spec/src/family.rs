@@ -42,6 +42,7 @@ const MMA: &[Domain] = &[
     Domain { gene: Gene::CacheHint, values: &[0, 1, 2] },
     Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
     Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
+    Domain { gene: Gene::L2Window, values: &[0, 1] },
 ];
 
 const WGMMA: &[Domain] = &[
@@ -57,6 +58,7 @@ const WGMMA: &[Domain] = &[
     Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
     Domain { gene: Gene::Persistent, values: &[0, 1] },
     Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
+    Domain { gene: Gene::L2Window, values: &[0, 1] },
 ];
 
 impl Family {

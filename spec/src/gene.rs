@@ -12,7 +12,7 @@ pub enum Effect {
 /// What a gene is about; the search proposes themes in this order at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Theme {
-    /// L2 cache: block order, cache hints.
+    /// L2 cache: block order, cache hints, what is kept.
     L2,
     /// Memory access: widths, stages, shared-memory layout.
     Memory,
@@ -66,6 +66,8 @@ pub enum Gene {
     /// 1: blocks start while those of the kernel before them in the stream still end, and wait for them before they touch
     /// memory (sm_90).
     EarlyLaunch,
+    /// 1: a launch asks L2 to keep K and V, in a part of it that is set aside.
+    L2Window,
 }
 
 impl Gene {
@@ -73,7 +75,7 @@ impl Gene {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All genes, in the order of their declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::TileQ,
         Self::TileKv,
         Self::Warps,
@@ -93,6 +95,7 @@ impl Gene {
         Self::BlockOrder,
         Self::Persistent,
         Self::EarlyLaunch,
+        Self::L2Window,
     ];
 
     /// Name used in records, reports and the entry macro.
@@ -117,13 +120,14 @@ impl Gene {
             Self::BlockOrder => "block_order",
             Self::Persistent => "persistent",
             Self::EarlyLaunch => "early_launch",
+            Self::L2Window => "l2_window",
         }
     }
 
     /// What its value reaches.
     pub const fn effect(self) -> Effect {
         match self {
-            Self::BlockOrder => Effect::Launch,
+            Self::BlockOrder | Self::L2Window => Effect::Launch,
             _ => Effect::Code,
         }
     }
@@ -131,7 +135,7 @@ impl Gene {
     /// What it is about.
     pub const fn theme(self) -> Theme {
         match self {
-            Self::CacheHint | Self::BlockOrder => Theme::L2,
+            Self::CacheHint | Self::BlockOrder | Self::L2Window => Theme::L2,
             Self::LoadBytes | Self::SharedPad | Self::Stages => Theme::Memory,
             Self::TileQ
             | Self::TileKv

@@ -178,6 +178,8 @@ pub struct LaunchGeometry {
     pub block_order: u32,
     /// Whether blocks may start before the kernel before them in the stream is over.
     pub early_launch: bool,
+    /// Whether L2 is asked to keep K and V.
+    pub l2_window: bool,
     /// The boxes of the kernel's tensor maps, if it takes any.
     pub boxes: Option<MapBoxes>,
 }
@@ -242,6 +244,7 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
         tiles_q,
         block_order: variant.value(Gene::BlockOrder),
         early_launch: variant.value(Gene::EarlyLaunch) == 1,
+        l2_window: variant.value(Gene::L2Window) == 1,
         boxes: need.boxes,
     })
 }
@@ -475,6 +478,7 @@ mod tests {
             tiles_q: 8,
             block_order: 1,
             early_launch: false,
+            l2_window: false,
             boxes: None,
         };
         assert_eq!(geometry, expected);
@@ -519,6 +523,16 @@ mod tests {
         }
         one.batch = 2;
         assert!(legal(&one, &variant(MMA), &DeviceLimits::H100).is_err());
+    }
+
+    #[test]
+    fn a_window_changes_the_launch_and_not_the_kernel() {
+        let plain = Variant::smallest(Family::Wgmma);
+        let window = plain.with(Gene::L2Window, 1).unwrap();
+        let [of_plain, of_window] =
+            [plain, window].map(|variant| legal(&Problem::SEED, &variant, &DeviceLimits::H100).unwrap());
+        assert_eq!(of_window, LaunchGeometry { l2_window: true, ..of_plain });
+        assert_eq!(window.kernel(&Problem::SEED), plain.kernel(&Problem::SEED));
     }
 
     #[test]

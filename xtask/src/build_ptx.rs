@@ -41,8 +41,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for sm in selection.targets() {
         artifacts.extend(build(&library, &selection, sm)?);
         if arguments.store.is_some() {
-            // The unit tests of the machine itself, which a machine without Rust runs too.
+            // For the tests of machine and device, which a machine without Rust runs too.
             library.probes_ptx(sm)?;
+            library.fixtures_ptx(sm)?;
         }
     }
     if arguments.catalog {

@@ -129,7 +129,11 @@ fn compiled_kernels() -> Result<Outcome> {
     if let Err(error) = library.toolchain() {
         return Ok(Outcome::Ignored(error.to_string()));
     }
-    check_ptx::check(&library, &Selection::sample(PTX_SAMPLE), false)?;
+    let selection = Selection::sample(PTX_SAMPLE);
+    check_ptx::check(&library, &selection, false)?;
+    for sm in selection.targets() {
+        library.fixtures_ptx(sm)?;
+    }
     Ok(Outcome::Passed)
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// Go on with a run that was interrupted.
     #[arg(long)]
     resume: bool,
-    /// Begin no further trial after so many seconds.
+    /// Search for so many seconds at most; a trial that is under way then is given up.
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u64>,
 }

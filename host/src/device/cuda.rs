@@ -5,20 +5,26 @@ mod stage;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use spec::Problem;
 
 use self::stage::{Inputs, Stage};
-use super::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subject, TimingPlan};
+use super::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subject, TimingPlan, same_again};
 use crate::attention::{Attention, AttentionError};
-use crate::cases::{self, Case, Distribution, Tensors};
+use crate::cases::{Case, Distribution};
 use crate::driver::{DriverError, Gpu, Module, Monitor, Rates};
 use crate::measure::floor::floor_us;
 use crate::measure::timing::{Timer, Work};
-use crate::oracle::{Answers, Outputs, judge};
+use crate::oracle::{Answer, Answers, Outputs, judge};
 
-/// What a problem's name is in failures of timing, which has no cases.
+/// The case that is timed, by name.
 const TIMED: &str = "the timed problem";
+/// Seed of its inputs: always the same, so that its reference is worked out once.
+const TIMED_SEED: u64 = 0;
+
+/// Nothing in a kernel depends on chance, unless its threads race.
+const OTHER_BITS: &str = "a second run on the same inputs gave other bits";
 
 /// Checks and times subjects on one GPU.
 #[derive(Debug)]
@@ -74,16 +80,13 @@ impl Cuda {
         let inputs = Inputs::new(&self.gpu, &answer.tensors).map_err(driver_failed)?;
         let stage = Stage::new(plan, &inputs, Outputs::unwritten(&case.problem)?).map_err(failed)?;
         let outputs = stage.run(self.timer.stream()).map_err(driver_failed)?;
-        let again = stage.run(self.timer.stream()).map_err(driver_failed)?;
+        let again = stage.run_over(&outputs.negated(), self.timer.stream()).map_err(driver_failed)?;
         let wrong = |reason: String| Failure::Wrong { case: case.name.clone(), reason };
         if let Some(change) = inputs.change().map_err(driver_failed)? {
             return Err(wrong(change));
         }
         let correctness = judge(case, &answer.reference, &outputs)?;
-        // Nothing in a kernel depends on chance, unless its threads race.
-        if outputs != again {
-            return Err(wrong("a second run on the same inputs gave other bits".to_owned()));
-        }
+        same_again(&outputs, &again, OTHER_BITS).map_err(wrong)?;
         Ok(correctness)
     }
 }
@@ -106,50 +109,59 @@ impl Device for Cuda {
 
     fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
         // Subjects of one problem read the same tensors, so that none has luckier addresses.
-        let normal = cases::Inputs { distribution: Distribution::Normal, seed: plan.seed };
-        let mut tensors: Vec<(Problem, Tensors)> = Vec::new();
+        let mut timed: Vec<(Case, Arc<Answer>)> = Vec::new();
         for Subject { problem, .. } in subjects {
-            if !tensors.iter().any(|(known, _)| known == problem) {
-                tensors.push((*problem, normal.generate(problem)?));
+            if !timed.iter().any(|(case, _)| case.problem == *problem) {
+                let case = Case::new(TIMED, *problem, Distribution::Normal, TIMED_SEED);
+                let answer = self.answers.to(&case)?;
+                timed.push((case, answer));
             }
         }
-        let mut inputs = Vec::with_capacity(tensors.len());
-        for (problem, tensors) in &tensors {
-            inputs.push((problem, Inputs::new(&self.gpu, tensors).map_err(driver_failed)?));
+        let mut inputs = Vec::with_capacity(timed.len());
+        for (case, answer) in &timed {
+            inputs.push((case, answer, Inputs::new(&self.gpu, &answer.tensors).map_err(driver_failed)?));
         }
         let mut stages = Vec::with_capacity(subjects.len());
         for subject in subjects {
             let plan = self.plan(subject, &subject.problem)?;
             let unwritten = Outputs::unwritten(&subject.problem)?;
-            if let Some((_, inputs)) = inputs.iter().find(|(problem, _)| **problem == subject.problem) {
-                stages.push(Stage::new(plan, inputs, unwritten).map_err(failed)?);
+            if let Some((case, answer, inputs)) = inputs.iter().find(|(case, ..)| case.problem == subject.problem) {
+                stages.push((*case, *answer, Stage::new(plan, inputs, unwritten).map_err(failed)?));
             }
         }
 
         let stream = self.timer.stream();
-        let first =
-            stages.iter().map(|stage| stage.run(stream)).collect::<Result<Vec<_>, _>>().map_err(driver_failed)?;
-        let works: Vec<&dyn Work> = stages.iter().map(|stage| stage as &dyn Work).collect();
+        let first = stages.iter().map(|(.., stage)| stage.run(stream));
+        let first = first.collect::<Result<Vec<_>, _>>().map_err(driver_failed)?;
+        let works: Vec<&dyn Work> = stages.iter().map(|(.., stage)| stage as &dyn Work).collect();
         let samples = self.timer.interleave(&works, plan).map_err(driver_failed)?;
 
-        for ((stage, first), samples) in stages.iter().zip(&first).zip(&samples) {
-            check_timed(stage, first, samples, self.gpu.rates())?;
+        for (((case, answer, stage), first), samples) in stages.iter().zip(&first).zip(&samples) {
+            check_timed(case, answer, stage, first)?;
+            check_possible(&case.problem, samples, self.gpu.rates())?;
+            // Only now: whoever relies on what an earlier launch left may have reported a time that cannot be.
+            let again = stage.run_over(&first.negated(), stream).map_err(driver_failed)?;
+            same_again(first, &again, OTHER_BITS).map_err(wrong)?;
         }
         Ok(samples)
     }
 }
 
-/// Refuses times of a kernel that did not do the work, or spoiled it.
-fn check_timed(stage: &Stage<'_>, first: &Outputs, samples: &Samples, rates: &Rates) -> Result<(), Failure> {
-    let wrong = |reason: String| Failure::Wrong { case: TIMED.to_owned(), reason };
+fn wrong(reason: String) -> Failure {
+    Failure::Wrong { case: TIMED.to_owned(), reason }
+}
+
+/// Refuses a kernel that was timed doing something else than the work.
+fn check_timed(case: &Case, answer: &Answer, stage: &Stage<'_>, first: &Outputs) -> Result<(), Failure> {
     let last = stage.outputs().map_err(driver_failed)?;
     if let Some(change) = stage.inputs().change().map_err(driver_failed)? {
         return Err(wrong(change));
     }
+    judge(case, &answer.reference, &last)?;
     if last != *first {
         return Err(wrong("the last timed launch gave other bits than the first".to_owned()));
     }
-    check_possible(stage.plan().problem(), samples, rates)
+    Ok(())
 }
 
 /// Refuses times below the floor, and the lack of times.

@@ -10,11 +10,13 @@ pub mod simt;
 pub mod worker;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use spec::{DeviceLimits, LaunchGeometry, Problem, Variant};
 
 use crate::cases::Case;
+use crate::oracle::Outputs;
 
 /// What a device is; measurements belong to one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,4 +171,18 @@ pub trait Device {
 
     /// Times the subjects in turns; one entry per subject, in their order.
     fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure>;
+
+    /// From `deadline` on, whatever is asked counts as [`Failure::Hang`], even if it has begun. A device that cannot give
+    /// up a subject halfway ignores it.
+    fn answer_by(&mut self, _deadline: Option<Instant>) {}
+}
+
+/// Whether a second launch, over the first one's outputs negated, gave the same bits; if not, `otherwise` says why that
+/// may be, unless it just left things as they were.
+fn same_again(first: &Outputs, second: &Outputs, otherwise: &str) -> Result<(), String> {
+    match first.left_alone(second) {
+        0 if first == second => Ok(()),
+        0 => Err(otherwise.to_owned()),
+        count => Err(format!("{count} elements were not written where an earlier launch had left a number")),
+    }
 }

@@ -54,6 +54,7 @@ pub struct Remote {
     arguments: Vec<OsString>,
     patience: Patience,
     description: Description,
+    deadline: Option<Instant>,
     worker: Option<Worker>,
 }
 
@@ -71,7 +72,7 @@ impl Remote {
         let program = program.into();
         let arguments: Vec<_> = arguments.into_iter().map(Into::into).collect();
         let (worker, description) = Worker::start(&program, &arguments, &patience)?;
-        Ok(Self { program, arguments, patience, description, worker: Some(worker) })
+        Ok(Self { program, arguments, patience, description, deadline: None, worker: Some(worker) })
     }
 
     /// Process id of the worker; `None` between the end of one and the start of the next.
@@ -84,7 +85,8 @@ impl Remote {
             Some(worker) => worker,
             None => self.restart()?,
         };
-        let answer = worker.ask(request, patience);
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let answer = worker.ask(request, left.map_or(patience, |left| left.min(patience)));
         let failure = match &answer {
             Ok(Answer::Check(Ok(_)) | Answer::Time(Ok(_))) => None,
             Ok(Answer::Check(Err(failure)) | Answer::Time(Err(failure))) | Err(failure) => Some(failure.clone()),
@@ -151,6 +153,10 @@ impl Device for Remote {
             Answer::Time(result) => result,
             _ => Err(self.distrust()),
         }
+    }
+
+    fn answer_by(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
     }
 }
 

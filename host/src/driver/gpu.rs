@@ -10,7 +10,7 @@ use spec::{DeviceLimits, Sm};
 
 use super::DriverError;
 use super::error::Named;
-use super::raw::call;
+use super::raw::{PERSISTING_L2_BYTES, call};
 
 /// One GPU with its primary context, which other libraries of the process share. Clones are the same GPU.
 #[derive(Clone, Debug)]
@@ -23,6 +23,7 @@ struct Inner {
     uuid: String,
     rates: Rates,
     limits: DeviceLimits,
+    l2: L2Limits,
 }
 
 /// How fast a GPU can go at most, as its driver tells.
@@ -36,6 +37,15 @@ pub struct Rates {
     pub clock_hz: f64,
     /// Peak of the memory in bytes per second.
     pub memory_bytes_per_s: f64,
+}
+
+/// How much of L2 can be kept. All is 0 where nothing can, as in a slice of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct L2Limits {
+    /// Bytes that can be set aside at most.
+    pub set_aside_bytes: u64,
+    /// Bytes of a window at most.
+    pub window_bytes: u64,
 }
 
 impl Gpu {
@@ -60,9 +70,13 @@ impl Gpu {
             return Err(DriverError::Capability { name, major, minor });
         };
         let limits = limits(device, sm)?;
+        let l2 = L2Limits {
+            set_aside_bytes: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_PERSISTING_L2_CACHE_SIZE)?.into(),
+            window_bytes: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_ACCESS_POLICY_WINDOW_SIZE)?.into(),
+        };
         let uuid = uuid(device)?;
         let context = Context::new(device).named("cuDevicePrimaryCtxRetain")?;
-        Ok(Self(Arc::new(Inner { context, name, uuid, rates, limits })))
+        Ok(Self(Arc::new(Inner { context, name, uuid, rates, limits, l2 })))
     }
 
     /// Its name, e.g. `NVIDIA H100 80GB HBM3`.
@@ -85,6 +99,11 @@ impl Gpu {
         &self.0.rates
     }
 
+    /// How much of L2 can be kept.
+    pub fn l2(&self) -> &L2Limits {
+        &self.0.l2
+    }
+
     /// Waits for all work of the context; reports what any kernel did wrong.
     pub fn synchronize(&self) -> Result<(), DriverError> {
         self.bind()?;
@@ -96,6 +115,30 @@ impl Gpu {
         self.bind()?;
         // SAFETY: a context is current.
         unsafe { call!(cuCtxResetPersistingL2Cache()) }
+    }
+
+    /// Sets so many bytes of L2 aside for lines that windows keep, for all work of the context; other lines lose them. At
+    /// most [`L2Limits::set_aside_bytes`] are.
+    pub fn set_aside_l2(&self, bytes: u64) -> Result<(), DriverError> {
+        let bytes = bytes.min(self.0.l2.set_aside_bytes);
+        if self.0.l2.set_aside_bytes == 0 {
+            return Ok(());
+        }
+        self.bind()?;
+        // SAFETY: a context is current.
+        unsafe { call!(cuCtxSetLimit(PERSISTING_L2_BYTES, bytes as usize)) }
+    }
+
+    /// Bytes of L2 that are set aside.
+    pub fn l2_set_aside(&self) -> Result<u64, DriverError> {
+        if self.0.l2.set_aside_bytes == 0 {
+            return Ok(0);
+        }
+        self.bind()?;
+        let mut bytes = 0;
+        // SAFETY: a context is current, and `bytes` outlives the call.
+        unsafe { call!(cuCtxGetLimit(&mut bytes, PERSISTING_L2_BYTES)) }?;
+        Ok(bytes as u64)
     }
 
     /// Makes the context current on this thread.

@@ -16,8 +16,8 @@ pub mod tensor_map;
 
 pub use buffer::Buffer;
 pub use error::DriverError;
-pub use gpu::{Gpu, Rates};
+pub use gpu::{Gpu, L2Limits, Rates};
 pub use graph::Graph;
-pub use module::{Argument, Function, Grid, Module};
+pub use module::{Argument, Function, Grid, L2Window, Module};
 pub use nvml::{Clocks, Monitor};
 pub use stream::{Event, Stream};

@@ -88,7 +88,7 @@ fn first_complaint(log: &[u8]) -> String {
 }
 
 /// How many blocks and threads, in one dimension each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
     /// Blocks.
     pub blocks: u32,
@@ -98,6 +98,19 @@ pub struct Grid {
     pub shared_bytes: u32,
     /// Whether blocks may start before the kernel before them in the stream is over. The kernel must wait itself.
     pub early: bool,
+    /// What L2 is asked to keep.
+    pub l2_window: Option<L2Window>,
+}
+
+/// A range of memory of which L2 keeps lines, in what [`Gpu::set_aside_l2`] set aside for that.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct L2Window {
+    /// Its address.
+    pub start: u64,
+    /// Its size; at most [`L2Limits::window_bytes`](super::L2Limits::window_bytes).
+    pub bytes: u64,
+    /// The share of its lines that are kept, 0 to 1; the others go before lines of other memory.
+    pub share: f32,
 }
 
 /// One argument of a launch, copied when the launch is queued.
@@ -152,7 +165,9 @@ impl Function {
     /// large enough until the stream has been waited for.
     pub unsafe fn launch(&self, stream: &Stream, grid: Grid, arguments: &[Argument<'_>]) -> Result<(), DriverError> {
         self.gpu().bind()?;
-        let attributes: &[LaunchAttribute] = if grid.early { &[LaunchAttribute::EARLY] } else { &[] };
+        let early = grid.early.then_some(LaunchAttribute::EARLY);
+        let window = grid.l2_window.map(|window| LaunchAttribute::l2_window(window.start, window.bytes, window.share));
+        let attributes: Vec<_> = early.into_iter().chain(window).collect();
         let config = LaunchConfig {
             grid: [grid.blocks, 1, 1],
             block: [grid.threads, 1, 1],

@@ -35,13 +35,27 @@ pub(super) struct LaunchAttribute {
 impl LaunchAttribute {
     /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the grid may start before the one before it is over.
     pub(super) const EARLY: Self = Self { id: 6, pad: 0, value: [1, 0, 0, 0, 0, 0, 0, 0] };
+
+    /// `CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW`: of the lines in a range, L2 keeps a share and lets the others go first.
+    pub(super) fn l2_window(start: u64, bytes: u64, share: f32) -> Self {
+        const STREAMING: u64 = 1;
+        const PERSISTING: u64 = 2;
+        // A `CUaccessPolicyWindow`: base_ptr, num_bytes, hitRatio, hitProp, missProp.
+        let share = u64::from(share.to_bits());
+        Self { id: 1, pad: 0, value: [start, bytes, PERSISTING << 32 | share, STREAMING, 0, 0, 0, 0] }
+    }
 }
+
+/// `CU_LIMIT_PERSISTING_L2_CACHE_SIZE`.
+pub(super) const PERSISTING_L2_BYTES: c_uint = 6;
 
 unsafe extern "C" {
     pub(super) fn cuGetErrorName(error: Code, name: *mut *const c_char) -> Code;
     pub(super) fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: CUdevice) -> Code;
     pub(super) fn cuDeviceGetUuid(uuid: *mut [u8; 16], device: CUdevice) -> Code;
     pub(super) fn cuCtxResetPersistingL2Cache() -> Code;
+    pub(super) fn cuCtxSetLimit(limit: c_uint, value: usize) -> Code;
+    pub(super) fn cuCtxGetLimit(value: *mut usize, limit: c_uint) -> Code;
     pub(super) fn cuModuleLoadDataEx(
         module: *mut CUmodule,
         image: *const c_void,
@@ -105,3 +119,21 @@ macro_rules! call {
     };
 }
 pub(super) use call;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_laid_out_as_the_driver_reads_them() {
+        assert_eq!(size_of::<LaunchAttribute>(), 72);
+        let window = LaunchAttribute::l2_window(0x7f00_0000_1000, 1 << 20, 0.5);
+        // SAFETY: the value is plain data, as large as what is read.
+        let (ratio, hit) = unsafe {
+            let at = window.value.as_ptr().cast::<u8>();
+            (at.add(16).cast::<f32>().read(), at.add(20).cast::<u32>().read())
+        };
+        assert_eq!((window.id, window.value[0], window.value[1]), (1, 0x7f00_0000_1000, 1 << 20));
+        assert_eq!((ratio, hit, window.value[3]), (0.5, 2, 1));
+    }
+}

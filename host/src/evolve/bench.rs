@@ -1,6 +1,6 @@
 //! The way to the outside world: every question goes through the journal, every answer is checked before it is believed.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -50,6 +50,7 @@ pub(super) struct Bench<'a> {
     cases: &'a Cases,
     /// None until it is needed.
     device: Option<Box<dyn Device>>,
+    deadline: Option<Instant>,
     journal: Journal,
     seed: u64,
     compiled: HashMap<Variant, Compiled>,
@@ -76,8 +77,13 @@ impl<'a> Bench<'a> {
         };
         let journal = journal(&header)?;
         let compiled = HashMap::new();
-        let device = Some(device);
-        Ok((Self { space, source, lab, cases, device, journal, seed: settings.seed, compiled }, header))
+        let (device, seed) = (Some(device), settings.seed);
+        Ok((Self { space, source, lab, cases, device, deadline: None, journal, seed, compiled }, header))
+    }
+
+    /// From `deadline` on, questions to the device fail with [`EvolveError::TimeUp`].
+    pub(super) fn limit(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
     }
 
     /// Compiles a batch.
@@ -172,13 +178,15 @@ impl<'a> Bench<'a> {
         Ok(self.journal.state(&Question::Verdict(verdict))?)
     }
 
-    /// Whether the time is up; as it was if the journal knows.
-    pub(super) fn time_up(&mut self, now: impl FnOnce() -> bool) -> Result<bool, EvolveError> {
-        let up = self.journal.was_time_up().unwrap_or_else(now);
-        if up {
-            self.journal.state(&Question::TimeUp)?;
-        }
-        Ok(up)
+    /// [`EvolveError::TimeUp`] if it is; as it was if the journal knows.
+    pub(super) fn check_time(&mut self) -> Result<(), EvolveError> {
+        let up = self.journal.was_time_up().unwrap_or_else(|| passed_by(self.deadline));
+        if up { Err(EvolveError::TimeUp) } else { Ok(()) }
+    }
+
+    /// Writes down that the time is up.
+    pub(super) fn state_time_up(&mut self) -> Result<(), EvolveError> {
+        Ok(self.journal.state(&Question::TimeUp)?)
     }
 
     /// Asks the device, in a fresh process if it failed by itself, and gives up if that fails too.
@@ -188,17 +196,24 @@ impl<'a> Bench<'a> {
         variants: &[Variant],
         ask: impl Fn(&mut dyn Device, &[Subject], &Cases) -> Result<A, Failure>,
     ) -> Result<Result<A, Failure>, EvolveError> {
-        let Self { space, source, lab, cases, device, journal, compiled, .. } = self;
+        let Self { space, source, lab, cases, device, deadline, journal, compiled, .. } = self;
+        if journal.was_time_up() == Some(true) {
+            return Err(EvolveError::TimeUp);
+        }
         journal.step(question, || {
             let subjects = match subjects(space, *source, compiled, variants) {
                 Ok(subjects) => subjects,
                 Err(failure) => return Ok(Err(failure)),
             };
-            let answer = ask(opened(device, *lab)?, &subjects, cases);
-            let Err(Failure::Device(_)) = answer else { return Ok(answer) };
-            *device = None;
-            match ask(opened(device, *lab)?, &subjects, cases) {
+            let mut answer = ask(opened(device, *lab, *deadline)?, &subjects, cases);
+            if let Err(Failure::Device(_)) = answer {
+                *device = None;
+                answer = ask(opened(device, *lab, *deadline)?, &subjects, cases);
+            }
+            match answer {
                 Err(failure @ Failure::Device(_)) => Err(EvolveError::Device(failure)),
+                // It was not given the time it may take: nothing is known of it.
+                Err(Failure::Hang { .. }) if passed_by(*deadline) => Err(EvolveError::TimeUp),
                 answer => Ok(answer),
             }
         })
@@ -209,12 +224,19 @@ impl<'a> Bench<'a> {
 fn opened<'d>(
     device: &'d mut Option<Box<dyn Device>>,
     lab: &mut dyn Lab,
+    deadline: Option<Instant>,
 ) -> Result<&'d mut (dyn Device + 'static), EvolveError> {
-    let open = match device.take() {
+    let mut open = match device.take() {
         Some(open) => open,
         None => lab.open().map_err(EvolveError::Device)?,
     };
+    open.answer_by(deadline);
     Ok(device.insert(open).as_mut())
+}
+
+/// Whether it is later than that.
+fn passed_by(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 /// Subjects of variants, compiled again where only the journal knew them.

@@ -65,7 +65,7 @@ pub struct Run<'a> {
     pub lab: &'a mut dyn Lab,
     /// What is checked.
     pub cases: &'a Cases,
-    /// When no further trial is begun.
+    /// When the search ends, even amid a trial. The winner is confirmed afterwards.
     pub deadline: Option<Instant>,
     /// Told what happens.
     pub progress: &'a mut dyn FnMut(Progress<'_>),
@@ -77,31 +77,36 @@ pub fn evolve(
     journal: impl FnOnce(&Header) -> Result<Journal, EvolveError>,
 ) -> Result<Outcome, EvolveError> {
     let Run { settings, space, source, lab, cases, deadline, progress } = run;
-    let (bench, header) = Bench::new(space, source, lab, cases, settings, journal)?;
+    let (mut bench, header) = Bench::new(space, source, lab, cases, settings, journal)?;
+    bench.limit(deadline);
     let mut engine = Engine {
         settings,
         bench,
-        deadline,
         progress,
         budget: Budget::new(settings.trials),
         trials: Vec::new(),
         refusals: Vec::new(),
         tried: HashSet::new(),
         measured: HashMap::new(),
+        quarantined: HashMap::new(),
         to_first: HashMap::new(),
         notes: Vec::new(),
         generation: 0,
         next_number: 0,
     };
     let (first, noise) = engine.found()?;
-    engine.search(&first, &noise)?;
+    match engine.search(&first, &noise) {
+        Err(EvolveError::TimeUp) => engine.stop_in_time()?,
+        searched => searched?,
+    }
+    // Conclusions take the time they take.
+    engine.bench.limit(None);
     engine.conclude(header, &first, noise)
 }
 
 struct Engine<'a> {
     settings: &'a Settings,
     bench: Bench<'a>,
-    deadline: Option<Instant>,
     progress: &'a mut dyn FnMut(Progress<'_>),
     budget: Budget,
     trials: Vec<Trial>,
@@ -109,6 +114,8 @@ struct Engine<'a> {
     tried: HashSet<Variant>,
     /// Which trial measured an identity.
     measured: HashMap<Identity, usize>,
+    /// Whose identity a device refused, and why: it is not run again.
+    quarantined: HashMap<Identity, (Variant, Failure)>,
     /// Log-ratios to the first incumbent, one per time a trial was measured again.
     to_first: HashMap<usize, Vec<f64>>,
     notes: Vec<String>,
@@ -145,7 +152,7 @@ impl Engine<'_> {
                         let trial = self.accept(ready, correctness, true, one, us)?;
                         return Ok((trial, noise));
                     }
-                    Err(failure) => self.refuse(variant, &failure)?,
+                    Err(failure) => self.quarantine(ready, failure)?,
                 }
             }
         }
@@ -204,11 +211,7 @@ impl Engine<'_> {
                 break;
             }
             for ready in self.admit(proposals)? {
-                let deadline = self.deadline;
-                if self.bench.time_up(|| deadline.is_some_and(|deadline| Instant::now() >= deadline))? {
-                    self.notes.push(format!("stopped after {} trials: the time was up", self.budget.spent));
-                    return Ok(());
-                }
+                self.bench.check_time()?;
                 self.attempt(ready)?;
             }
             self.check_elites()?;
@@ -218,6 +221,13 @@ impl Engine<'_> {
         if self.budget.left() == 0 && self.budget.spent < self.budget.trials {
             self.notes.push(format!("stopped after {} trials: too many candidates were refused", self.budget.spent));
         }
+        Ok(())
+    }
+
+    /// Ends the search, for good: a resumed run ends it here, too.
+    fn stop_in_time(&mut self) -> Result<(), EvolveError> {
+        self.bench.state_time_up()?;
+        self.notes.push(format!("stopped after {} trials: the time was up", self.budget.spent));
         Ok(())
     }
 
@@ -259,13 +269,17 @@ impl Engine<'_> {
     /// Checks a candidate and times it against the incumbent.
     fn attempt(&mut self, ready: Ready) -> Result<(), EvolveError> {
         let variant = ready.proposal.variant;
+        if let Some((other, failure)) = self.quarantined.get(&ready.identity) {
+            let why = format!("its code and launch are those of {other}, which was refused: {failure}");
+            return self.set_aside(variant, Reason::of(failure), why);
+        }
         if let Some(number) = self.measured.get(&ready.identity) {
             let why = format!("its code and launch are those of trial {number}, whose measurement it shares");
             return self.set_aside(variant, Reason::Shared, why);
         }
         let correctness = match self.bench.check(&variant, false)? {
             Ok(correctness) => correctness,
-            Err(failure) => return self.refuse(variant, &failure),
+            Err(failure) => return self.quarantine(ready, failure),
         };
         let (incumbent, incumbent_us) = {
             let best = &self.trials[elites(&self.trials, 1)[0]];
@@ -282,8 +296,16 @@ impl Engine<'_> {
                 (self.progress)(Progress::Trial { trial: &trial, best_us });
                 Ok(())
             }
-            Err(failure) => self.refuse(variant, &failure),
+            Err(failure) => self.quarantine(ready, failure),
         }
+    }
+
+    /// Refuses a candidate for what it did when it ran, and with it whatever has its code and launch.
+    fn quarantine(&mut self, ready: Ready, failure: Failure) -> Result<(), EvolveError> {
+        let variant = ready.proposal.variant;
+        self.refuse(variant, &failure)?;
+        self.quarantined.insert(ready.identity, (variant, failure));
+        Ok(())
     }
 
     fn accept(
@@ -338,7 +360,7 @@ impl Engine<'_> {
                     self.trials[i].suite = true;
                 }
                 Err(failure) => {
-                    self.trials.remove(i);
+                    let identity = self.trials.remove(i).identity;
                     let refusal = Refusal {
                         generation: self.generation,
                         variant,
@@ -347,6 +369,7 @@ impl Engine<'_> {
                     };
                     self.budget.give_back(refusal.reason);
                     self.note_refusal(refusal)?;
+                    self.quarantined.insert(identity, (variant, failure));
                 }
             }
         }

@@ -38,6 +38,9 @@ pub enum EvolveError {
     /// No variant could be the first incumbent.
     #[error("no variant works: {0}")]
     NoIncumbent(String),
+    /// The time was up before anything was measured.
+    #[error("the time was up before a variant was measured")]
+    TimeUp,
     /// The first incumbent does not work any more.
     #[error("the first incumbent failed its confirmation: {0}")]
     Unconfirmed(Failure),

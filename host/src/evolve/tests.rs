@@ -8,12 +8,12 @@
 //! | a slower kernel was named the winner | [`a_choice_that_fresh_samples_show_slower_gives_way_to_the_first_incumbent`] |
 //! | a build failed and the previous candidate's file was scored again | [`a_failed_build_is_not_scored_with_the_code_of_another`] |
 //! | a missing "correct" field counted as a pass | [`a_missing_correctness_is_no_pass`] |
-//! | two kernels that wrote half the rows each into one buffer both looked right | `oracle/judge.rs`: `what_was_not_written_is_named` |
+//! | two kernels that wrote half the rows each into one buffer both looked right | `oracle/judge.rs`: `what_was_not_written_is_named`; `tests/hostile.rs`: `refused/even_tiles`, `refused/odd_tiles`, `halves_share_no_output` |
 //! | an illegal configuration scored as the optimum | [`an_illegal_configuration_is_never_the_optimum`] |
 //! | a measured time of 0 or NaN won | [`a_time_of_zero_or_nan_never_wins`] |
-//! | a time limit did not stop the run | [`a_time_limit_stops_the_run_and_its_journal_remembers`] |
-//! | a shutdown hung: infinite device loop, deadlocked barrier | `tests/worker.rs`: `a_hang_is_ended`, `shutdown_does_not_wait_for_ever`; [`a_hang_is_refused_and_the_run_goes_on`]; `simt/tests/barrier.rs`: `a_warp_that_skips_a_barrier_is_a_deadlock` |
-//! | one bad candidate poisoned the context and every later one failed | [`one_bad_candidate_poisons_no_other`]; `tests/worker.rs`: `a_fault_gets_a_fresh_worker` |
+//! | a time limit did not stop the run | [`a_time_limit_stops_the_run_and_its_journal_remembers`], [`a_time_limit_ends_a_trial_that_is_under_way`]; `tests/hostile.rs`: `a_time_limit_ends_a_hanging_trial` |
+//! | a shutdown hung: infinite device loop, deadlocked barrier | `tests/worker.rs`: `a_hang_is_ended`, `shutdown_does_not_wait_for_ever`; [`a_hang_is_refused_and_the_run_goes_on`]; `simt/tests/barrier.rs`: `a_warp_that_skips_a_barrier_is_a_deadlock`; `tests/hostile.rs`: `refused/spin`, `refused/deadlock`, `a_worker_ends_with_its_parent` |
+//! | one bad candidate poisoned the context and every later one failed | [`one_bad_candidate_poisons_no_other`]; `tests/worker.rs`: `a_fault_gets_a_fresh_worker`; `tests/hostile.rs`: `refused/out_of_bounds`, `the_run_goes_on` |
 //! | a cached winner was invalid for another shape of its bucket | `dispatch.rs`: `a_record_is_followed_where_it_holds` (records are of one problem, there are no buckets) |
 //! | a cache hit survived an edit in a helper file | `builder/tests/build.rs`: `only_what_changed_is_built_and_unchanged_code_keeps_its_hash` |
 //! | a record was used on another GPU | `dispatch.rs`: `a_record_that_does_not_hold_leaves_the_default_and_says_why`; [`a_journal_is_resumed_on_its_own_gpu_space_and_settings_only`] |
@@ -22,7 +22,13 @@
 //! | a smaller population on resume lost the best program ever seen | [`shrinking_the_population_keeps_the_best`] |
 //! | results could not be read after an upgrade | [`files_of_the_first_schema_are_read_or_refused_by_name_of_the_versions`], [`formats_without_a_version_or_of_another_are_refused`] |
 
-use std::{path::Path, sync::OnceLock, time::Instant};
+use std::{
+    cell::Cell,
+    path::Path,
+    rc::Rc,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use spec::{Family, Gene, Problem, Variant};
 
@@ -355,16 +361,19 @@ fn a_spilling_kernel_is_refused_by_the_compiler_gate() {
     assert!(gated.iter().all(|refusal| refusal.why.contains("spills 64 B")), "{gated:?}");
 }
 
-#[test]
-fn identical_code_shares_one_measurement() {
-    let central = space(record()).central(Family::Mma).unwrap();
-    let values = |gene| central.family().domains().iter().find(|domain| domain.gene == gene).unwrap().values;
-    let each = |variants: Vec<Variant>, gene| -> Vec<Variant> {
-        let with = |variant: Variant| values(gene).iter().map(move |value| variant.with(gene, *value).unwrap());
+/// A record of the variants that differ from the first in these genes at most.
+fn around_the_first(genes: &[Gene]) -> Sweep {
+    let each = |variants: Vec<Variant>, gene: &Gene| -> Vec<Variant> {
+        let domain = first().family().domains().iter().find(|domain| domain.gene == *gene).unwrap();
+        let with = |variant: Variant| domain.values.iter().map(move |value| variant.with(*gene, *value).unwrap());
         variants.into_iter().flat_map(with).collect()
     };
-    let genes = [Gene::ExpPoly, Gene::CacheHint, Gene::BlockOrder, Gene::LazyRescale];
-    let mut sweep = fixture::from_variants(&genes.into_iter().fold(vec![central], each), 0.01, 1);
+    fixture::from_variants(&genes.iter().fold(vec![*first()], each), 0.01, 1)
+}
+
+#[test]
+fn identical_code_shares_one_measurement() {
+    let mut sweep = around_the_first(&[Gene::ExpPoly, Gene::CacheHint, Gene::BlockOrder, Gene::LazyRescale]);
     for (variant, row) in &mut sweep.rows {
         // As if it made no difference to the code when the output is rescaled.
         row.sha256 =
@@ -382,6 +391,10 @@ fn identical_code_shares_one_measurement() {
 
 #[test]
 fn an_elite_that_fails_the_whole_suite_loses_its_place_and_its_trial() {
+    // Many, and among the fastest.
+    fn narrow(variant: &Variant) -> bool {
+        variant.get(Gene::LazyRescale) == Some(1) && variant != first()
+    }
     // The device tells the suite by its size.
     #[derive(Clone)]
     struct Narrow(Replay);
@@ -390,7 +403,7 @@ fn an_elite_that_fails_the_whole_suite_loses_its_place_and_its_trial() {
             self.0.description()
         }
         fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
-            if cases.len() > 1 && bad(&subject.variant) {
+            if cases.len() > 1 && narrow(&subject.variant) {
                 return Err(Failure::Wrong { case: "tails".into(), reason: "O[1] was not written".into() });
             }
             self.0.check(subject, cases)
@@ -404,7 +417,7 @@ fn an_elite_that_fails_the_whole_suite_loses_its_place_and_its_trial() {
     let outcome = run_on(device, &mut source, &space(record()), &Settings::default(), None).unwrap();
     assert_eq!((outcome.budget.spent, outcome.trials.len()), (45, 45));
     let elites = outcome.elites.iter().map(|number| outcome.trial(*number).unwrap());
-    assert!(elites.clone().all(|elite| elite.suite && !bad(&elite.variant)));
+    assert!(elites.clone().all(|elite| elite.suite && !narrow(&elite.variant)));
     assert!(outcome.refusals.iter().any(|refusal| refusal.why.contains("wrong on tails")));
 }
 
@@ -453,6 +466,99 @@ fn a_time_limit_stops_the_run_and_its_journal_remembers() {
     assert_eq!(stopped.budget.spent, 1);
     assert_eq!(stopped.notes, ["stopped after 1 trials: the time was up"]);
     assert_eq!(run(true, None), stopped);
+}
+
+/// A device on which some variants never end; it gives up only at its deadline.
+#[derive(Clone)]
+struct Patient {
+    replay: Replay,
+    deadline: Option<Instant>,
+}
+
+impl Device for Patient {
+    fn description(&self) -> &Description {
+        self.replay.description()
+    }
+
+    fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
+        if bad(&subject.variant) {
+            let deadline = self.deadline.expect("a limited run");
+            std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+            return Err(Failure::Hang { seconds: 1.0 });
+        }
+        self.replay.check(subject, cases)
+    }
+
+    fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+        self.replay.time(subjects, plan)
+    }
+
+    fn answer_by(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+}
+
+#[test]
+fn a_time_limit_ends_a_trial_that_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let (replay, space, settings) = (Replay::new(record()), space(record()), Settings::default());
+    let run = |resume: bool, deadline: Option<Instant>| {
+        let run = Run {
+            settings: &settings,
+            space: &space,
+            source: &mut replay.clone(),
+            lab: &mut Bank(Patient { replay: replay.clone(), deadline: None }),
+            cases: &cases(),
+            deadline,
+            progress: &mut |_| (),
+        };
+        evolve(run, |header| Ok(Journal::open(&path, header, resume)?)).unwrap()
+    };
+    let stopped = run(false, Some(Instant::now() + Duration::from_secs(2)));
+    assert_eq!(stopped.notes, [format!("stopped after {} trials: the time was up", stopped.trials.len())]);
+    assert!(stopped.trials.len() < 45 && !stopped.budget.free.contains_key(&Reason::Hang), "{:?}", stopped.budget);
+    assert_eq!(run(true, None), stopped, "a resumed run ends where the other did");
+}
+
+#[test]
+fn the_code_of_a_refused_candidate_is_not_run_again() {
+    // Two codes under many names; one of them faults.
+    fn faulty(variant: &Variant) -> bool {
+        variant.get(Gene::ExpPoly) == Some(0)
+    }
+    let mut sweep = around_the_first(&[Gene::ExpPoly, Gene::CacheHint, Gene::LazyRescale]);
+    for (variant, row) in &mut sweep.rows {
+        row.sha256 = row.sha256.as_ref().map(|_| faulty(variant).to_string());
+    }
+    #[derive(Clone)]
+    struct Counting {
+        replay: Replay,
+        faults: Rc<Cell<u32>>,
+    }
+    impl Device for Counting {
+        fn description(&self) -> &Description {
+            self.replay.description()
+        }
+        fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
+            if faulty(&subject.variant) {
+                self.faults.set(self.faults.get() + 1);
+                return Err(Failure::Fault("illegal address".into()));
+            }
+            self.replay.check(subject, cases)
+        }
+        fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+            self.replay.time(subjects, plan)
+        }
+    }
+    let (replay, faults) = (Replay::new(&sweep), Rc::new(Cell::new(0)));
+    let device = Counting { replay: replay.clone(), faults: Rc::clone(&faults) };
+    let settings = Settings { trials: 40, strategy: Kind::Random, ..Settings::default() };
+    let outcome = run_on(device, &mut replay.clone(), &space(&sweep), &settings, None).unwrap();
+    let refused: Vec<_> = outcome.refusals.iter().filter(|refusal| refusal.reason == Reason::Fault).collect();
+    let again = refused.iter().filter(|refusal| refusal.why.ends_with("which was refused: faulted: illegal address"));
+    assert_eq!(faults.get(), 1);
+    assert!(again.count() + 1 == refused.len() && refused.len() > 2, "{refused:?}");
 }
 
 #[test]

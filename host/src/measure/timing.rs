@@ -30,6 +30,11 @@ const MAX_FLUSHES: u32 = 64;
 pub trait Work {
     /// Queues one launch without waiting, copying or allocating.
     fn queue(&self, stream: &Stream) -> Result<(), DriverError>;
+
+    /// Bytes of L2 that are set aside for it.
+    fn l2_bytes(&self) -> u64 {
+        0
+    }
 }
 
 impl<F: Fn(&Stream) -> Result<(), DriverError>> Work for F {
@@ -92,6 +97,8 @@ impl Timer {
         let mut flushes = 1;
         loop {
             self.stream.synchronize()?;
+            // Lines that persist would outlast the flush.
+            self.stream.gpu().reset_persisting_l2()?;
             for _ in 0..flushes {
                 self.flush.fill(&self.stream, 0)?;
             }
@@ -135,6 +142,8 @@ impl Timer {
             }
         }
         samples.iter_mut().for_each(|subject| subject.throttled = throttled);
+        self.stream.gpu().reset_persisting_l2()?;
+        self.stream.gpu().set_aside_l2(0)?;
         Ok(samples)
     }
 
@@ -147,7 +156,9 @@ impl Timer {
     ) -> Result<Vec<(usize, f64, Option<f64>)>, DriverError> {
         let sample = |subject: usize| {
             let replay = &replays[subject];
+            // No subject gains or loses by what another asked of L2.
             self.stream.gpu().reset_persisting_l2()?;
+            self.stream.gpu().set_aside_l2(replay.work.l2_bytes())?;
             let hot_us = replay.sample_us()?;
             let cold_us = if cold { Some(self.cold_us(replay.work)?) } else { None };
             Ok((subject, hot_us, cold_us))

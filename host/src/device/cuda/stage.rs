@@ -62,11 +62,6 @@ impl<'a> Stage<'a> {
         Ok(Self { plan, inputs, arguments, unwritten, o, lse })
     }
 
-    /// The plan.
-    pub(super) fn plan(&self) -> &Attention {
-        &self.plan
-    }
-
     /// The inputs.
     pub(super) fn inputs(&self) -> &Inputs<'a> {
         self.inputs
@@ -74,8 +69,13 @@ impl<'a> Stage<'a> {
 
     /// Runs the kernel once over unwritten outputs.
     pub(super) fn run(&self, stream: &Stream) -> Result<Outputs, DriverError> {
-        self.o.upload(0, self.unwritten.o.storage.whole())?;
-        self.lse.upload(0, self.unwritten.lse.whole())?;
+        self.run_over(&self.unwritten, stream)
+    }
+
+    /// Runs the kernel once over outputs that hold something already.
+    pub(super) fn run_over(&self, found: &Outputs, stream: &Stream) -> Result<Outputs, DriverError> {
+        self.o.upload(0, found.o.storage.whole())?;
+        self.lse.upload(0, found.lse.whole())?;
         self.queue(stream)?;
         stream.synchronize()?;
         self.outputs()
@@ -95,6 +95,10 @@ impl Work for Stage<'_> {
         // SAFETY: inputs and outputs are laid out as the plan's problem says and live as long as `self`; freeing them
         // waits for the work queued before.
         unsafe { self.plan.queue(stream, &self.arguments) }
+    }
+
+    fn l2_bytes(&self) -> u64 {
+        self.plan.l2_bytes()
     }
 }
 

@@ -61,6 +61,7 @@ mod tests {
                 tiles_q: 3,
                 block_order: order as u32,
                 early_launch: false,
+                l2_window: false,
                 boxes: None,
             };
             assert_eq!(rows(&problem, &geometry, 16, &sample(18, 18, 0)), Row::all(&problem), "{order:?}");

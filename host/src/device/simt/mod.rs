@@ -12,7 +12,7 @@ use libloading::Library;
 use simt::Entry;
 use spec::{DeviceLimits, Problem, Variant, legal};
 
-use super::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subject, TimingPlan};
+use super::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subject, TimingPlan, same_again};
 use crate::cases::{Case, Distribution, Inputs, Tensors};
 use crate::oracle::metamorphic::Executor;
 use crate::oracle::{Outputs, Reference, judge};
@@ -84,11 +84,9 @@ impl Simt {
         let (outputs, _) = kernel.launch(&tensors, &clusters, seed)?;
         let reference = Reference::of(&case.problem, &tensors, &kernel.rows(&clusters));
         let correctness = judge(case, &reference, &outputs)?;
-        let (again, _) = kernel.launch(&tensors, &clusters, seed + 1)?;
-        if outputs != again {
-            let reason = "the outputs depend on the order in which warps run".into();
-            return Err(Failure::Wrong { case: case.name.clone(), reason });
-        }
+        let (again, _) = kernel.launch_over(outputs.negated(), &tensors, &clusters, seed + 1)?;
+        same_again(&outputs, &again, "the outputs depend on the order in which warps run")
+            .map_err(|reason| Failure::Wrong { case: case.name.clone(), reason })?;
         Ok(correctness)
     }
 }

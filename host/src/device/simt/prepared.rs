@@ -1,5 +1,7 @@
 //! A kernel ready to run a problem on the CPU machine.
 
+use std::time::Instant;
+
 use simt::{Blocks, Buffer, CallError, Class, Entry, Launch, Stats, address_of};
 use spec::{AttentionArgs, Gene, Kernel, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps, Variant};
 
@@ -52,9 +54,19 @@ impl Prepared {
         self.geometry.blocks / self.cluster
     }
 
-    /// Runs these clusters under a seeded schedule.
+    /// Runs these clusters over unwritten outputs, under a seeded schedule.
     pub(super) fn launch(&self, tensors: &Tensors, clusters: &[u32], seed: u64) -> Result<(Outputs, Stats), Failure> {
-        let mut outputs = Outputs::unwritten(&self.problem)?;
+        self.launch_over(Outputs::unwritten(&self.problem)?, tensors, clusters, seed)
+    }
+
+    /// Runs these clusters over outputs that hold something already.
+    pub(super) fn launch_over(
+        &self,
+        mut outputs: Outputs,
+        tensors: &Tensors,
+        clusters: &[u32],
+        seed: u64,
+    ) -> Result<(Outputs, Stats), Failure> {
         outputs.partial = clusters.len() < self.clusters() as usize;
         let mut buffers = [
             Buffer::read("Q", bytemuck::cast_slice(tensors.q.storage.inner())),
@@ -77,14 +89,16 @@ impl Prepared {
             let TensorMaps(maps) = TensorMaps::plain(maps);
             maps.as_flattened().iter().for_each(|word| arguments.extend(word.to_ne_bytes()));
         }
-        let stats = self.entry.call(&launch, &mut buffers, &arguments).map_err(failure)?;
+        let begun = Instant::now();
+        let stats = self.entry.call(&launch, &mut buffers, &arguments).map_err(|error| failure(error, begun))?;
         Ok((outputs, stats))
     }
 }
 
-fn failure(error: CallError) -> Failure {
+fn failure(error: CallError, begun: Instant) -> Failure {
     match error {
         CallError::Fault { class: Class::Launch, message } => Failure::Launch(message),
+        CallError::Fault { class: Class::Hang, .. } => Failure::Hang { seconds: begun.elapsed().as_secs_f64() },
         CallError::Fault { message, .. } => Failure::Fault(message),
         CallError::Version { .. } | CallError::Status(_) => Failure::Launch(error.to_string()),
     }
@@ -140,6 +154,7 @@ mod tests {
             tiles_q: 5,
             block_order: 2,
             early_launch: false,
+            l2_window: false,
             boxes: None,
         };
         let problem = Problem::SEED.with_heads_kv(2).with_seqlens(3, 1000).in_bhsd();
