@@ -43,11 +43,7 @@ impl GenePairs {
         let is_legal = &|variant: &Variant| legal(problem, variant, &limits).is_ok();
         let bases = space::sample(space::variants(problem, family, &limits), 50 * per_gene, seed);
         let mut pairs: BTreeMap<Gene, Vec<[Variant; 2]>> = BTreeMap::new();
-        for domain in family.domains() {
-            // A gene of later GPUs has a single value here, so there is nothing to compare.
-            if domain.gene == Gene::EarlyLaunch && !sm.launches_early() {
-                continue;
-            }
+        for domain in family.domains().iter().filter(|domain| domain.gene.works_on(sm)) {
             let of_gene = pairs.entry(domain.gene).or_default();
             let neighbours = bases.iter().flat_map(|base| {
                 let others = domain.values.iter().filter_map(|value| base.with(domain.gene, *value));

@@ -1,5 +1,7 @@
 //! The genes of the search space.
 
+use crate::Sm;
+
 /// What a gene's value reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -129,6 +131,14 @@ impl Gene {
         match self {
             Self::BlockOrder | Self::L2Window => Effect::Launch,
             _ => Effect::Code,
+        }
+    }
+
+    /// Whether kernels for this target can have it on. Where not, only 0 is legal.
+    pub const fn works_on(self, sm: Sm) -> bool {
+        match self {
+            Self::EarlyLaunch => sm.launches_early(),
+            _ => true,
         }
     }
 

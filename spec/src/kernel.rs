@@ -2,7 +2,7 @@
 
 use core::{fmt, str::FromStr};
 
-use crate::{Dtype, Family, Gene, ParseError, Variant, parse, variant::describe};
+use crate::{Dtype, Family, Gene, ParseError, Sm, Variant, parse, variant::describe};
 
 /// What is compiled: a variant's code genes for one dtype and head_dim. Variants that differ only in launch genes share it.
 ///
@@ -42,6 +42,11 @@ impl Kernel {
     /// Its code genes and their values, in the order of [`Family::domains`].
     pub fn genes(&self) -> impl Iterator<Item = (Gene, u16)> + '_ {
         self.code.genes()
+    }
+
+    /// Whether PTX for this target can hold it.
+    pub fn runs_on(&self, sm: Sm) -> bool {
+        self.family().runs_on(sm) && self.genes().all(|(gene, value)| value == 0 || gene.works_on(sm))
     }
 
     /// What its PTX must say of its launch.

@@ -218,8 +218,8 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     if !family.runs_on(limits.sm) {
         return Err(Illegal::Device { family, sm: limits.sm });
     }
-    if variant.value(Gene::EarlyLaunch) == 1 && !limits.sm.launches_early() {
-        return Err(Illegal::Together { gene: Gene::EarlyLaunch, needs: "a GPU of compute capability 9.0 or later" });
+    if let Some((gene, _)) = variant.genes().find(|(gene, value)| *value != 0 && !gene.works_on(limits.sm)) {
+        return Err(Illegal::Together { gene, needs: "a GPU of compute capability 9.0" });
     }
     let threads = variant.threads();
     if threads > MAX_THREADS {
@@ -523,6 +523,20 @@ mod tests {
         }
         one.batch = 2;
         assert!(legal(&one, &variant(MMA), &DeviceLimits::H100).is_err());
+    }
+
+    #[test]
+    fn what_a_target_cannot_do_is_refused_there() {
+        let early = variant(MMA).with(Gene::EarlyLaunch, 1).unwrap();
+        for sm in Sm::ALL {
+            let refused = matches!(
+                legal(&Problem::SEED, &early, &DeviceLimits::of(sm)),
+                Err(Illegal::Together { gene: Gene::EarlyLaunch, .. })
+            );
+            assert_eq!(refused, sm != Sm::Sm90a, "{sm}");
+            assert_eq!(early.kernel(&Problem::SEED).runs_on(sm), sm == Sm::Sm90a, "{sm}");
+            assert!(variant(MMA).kernel(&Problem::SEED).runs_on(sm), "{sm}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use builder::space;
 use clap::Args;
-use spec::{DeviceLimits, Family, Gene, Kernel, Problem, Sm};
+use spec::{DeviceLimits, Family, Kernel, Problem, Sm};
 
 /// Flags that choose kernels.
 #[derive(Args, Clone)]
@@ -97,16 +97,11 @@ impl Selection {
                 .extend(space::defaults(&limits).into_iter().filter(|kernel| families().any(|f| f == kernel.family())));
         }
         if let Some(file) = &self.kernels {
-            let runs = |kernel: &Kernel| families().any(|family| family == kernel.family()) && starts(kernel, sm);
+            let runs = |kernel: &Kernel| kernel.runs_on(sm) && families().any(|family| family == kernel.family());
             kernels.extend(named(file)?.into_iter().filter(runs));
         }
         Ok(kernels.into_iter().collect())
     }
-}
-
-/// Whether the target has what the kernel's start needs.
-fn starts(kernel: &Kernel, sm: Sm) -> bool {
-    sm.launches_early() || kernel.genes().all(|gene| gene != (Gene::EarlyLaunch, 1))
 }
 
 /// The kernels a file names; empty lines are skipped.

@@ -167,14 +167,20 @@ impl Function {
         self.gpu().bind()?;
         let early = grid.early.then_some(LaunchAttribute::EARLY);
         let window = grid.l2_window.map(|window| LaunchAttribute::l2_window(window.start, window.bytes, window.share));
-        let attributes: Vec<_> = early.into_iter().chain(window).collect();
+        // Room for both: a launch allocates nothing.
+        let mut attributes = [LaunchAttribute::EARLY; 2];
+        let mut count = 0;
+        for attribute in early.into_iter().chain(window) {
+            attributes[count] = attribute;
+            count += 1;
+        }
         let config = LaunchConfig {
             grid: [grid.blocks, 1, 1],
             block: [grid.threads, 1, 1],
             shared_bytes: grid.shared_bytes,
             stream: stream.raw(),
             attributes: attributes.as_ptr(),
-            attribute_count: attributes.len() as u32,
+            attribute_count: count as u32,
         };
         let arguments = arguments.as_ptr().cast_mut().cast();
         // SAFETY: the driver reads the lists and copies the arguments before it returns; the caller vouches for the rest.

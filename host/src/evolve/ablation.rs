@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     device::{Device, Failure, replay::Replay},
-    measure::statistics::Interval,
+    measure::statistics::{self, Interval},
     record::sweep::Sweep,
 };
 
@@ -95,15 +95,9 @@ impl OnRecord {
     /// Median trials until arrival, and whether that many never sufficed.
     pub fn median(arrivals: &[Option<u32>], trials: u32) -> (f64, bool) {
         let never = trials * PATIENCE;
-        let mut sorted: Vec<u32> = arrivals.iter().map(|arrival| arrival.unwrap_or(never)).collect();
-        sorted.sort_unstable();
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            f64::from(sorted[middle])
-        } else {
-            f64::from(sorted[middle - 1] + sorted[middle]) / 2.0
-        };
-        (median, sorted[middle] >= never)
+        let trials: Vec<f64> = arrivals.iter().map(|arrival| f64::from(arrival.unwrap_or(never))).collect();
+        let arrived = arrivals.iter().flatten().count();
+        (statistics::median(&trials), 2 * arrived <= arrivals.len())
     }
 }
 

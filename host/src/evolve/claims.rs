@@ -12,7 +12,7 @@ use crate::measure::{
 /// Probability that any claim of a run is false.
 const ERROR: f64 = 0.05;
 /// How reports name the first incumbent.
-const FIRST: &str = "first incumbent";
+pub(super) const FIRST: &str = "first incumbent";
 
 /// What a comparison says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

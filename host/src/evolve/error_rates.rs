@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use spec::Variant;
 
 use super::{
-    claims::Finding,
+    claims::{FIRST, Finding},
     outcome::Outcome,
     settings::Settings,
     strategy::Kind,
@@ -111,7 +111,7 @@ impl Rates {
     fn of(outcome: &Outcome, planted: &Variant, truth: f64) -> Self {
         let variant = |number| outcome.trial(number).unwrap().variant;
         assert_ne!(variant(outcome.incumbent), *planted, "a run must have something to find");
-        let claim = outcome.claims.iter().find(|claim| claim.against == "first incumbent");
+        let claim = outcome.claims.iter().find(|claim| claim.against == FIRST);
         let winner_is_planted = variant(outcome.winner) == *planted;
         let truth = if winner_is_planted { truth } else { 1.0 };
         let faster = claim.is_some_and(|claim| claim.finding == Finding::Faster);

@@ -35,7 +35,7 @@ use spec::{Family, Gene, Problem, Variant};
 use super::{
     EvolveError,
     budget::Reason,
-    claims::Finding,
+    claims::{FIRST, Finding},
     engine::{Progress, Run, evolve},
     journal::Journal,
     outcome::Outcome,
@@ -438,7 +438,7 @@ fn a_choice_that_fresh_samples_show_slower_gives_way_to_the_first_incumbent() {
     assert_ne!(overturned.number, outcome.incumbent);
     assert!(overturned.claim.finding == Finding::Slower && overturned.claim.ratio.low > 1.0);
     // The winner's claims are on samples of its own, and it is not compared with itself.
-    assert!(!outcome.claims.is_empty() && outcome.claims.iter().all(|claim| claim.against != "first incumbent"));
+    assert!(!outcome.claims.is_empty() && outcome.claims.iter().all(|claim| claim.against != FIRST));
     let table = crate::report::terminal::table(&outcome, "report.html");
     for text in [table, crate::report::html::page(&outcome)] {
         assert!(text.contains("the first incumbent is the winner"), "{text}");

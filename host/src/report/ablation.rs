@@ -7,7 +7,10 @@ use super::{
     svg::Plot,
     words,
 };
-use crate::evolve::ablation::{Ablation, CLOSE, OnRecord};
+use crate::evolve::{
+    ablation::{Ablation, CLOSE, OnRecord},
+    strategy::Kind,
+};
 
 /// A line per strategy and record.
 pub fn table(ablation: &Ablation) -> String {
@@ -75,8 +78,7 @@ fn truth(record: &OnRecord) -> String {
 
 fn strategies(ablation: &Ablation, record: &OnRecord) -> Vec<String> {
     let trials = ablation.plan.trials;
-    let line = |(kind, arrivals): &(_, Vec<_>)| {
-        let kind: &crate::evolve::strategy::Kind = kind;
+    let line = |(kind, arrivals): &(Kind, Vec<Option<u32>>)| {
         let (median, never) = OnRecord::median(arrivals, trials);
         let median = if never { format!("more than {median}") } else { median.to_string() };
         let share = 100.0 * OnRecord::arrived(arrivals, trials);
@@ -92,7 +94,7 @@ fn ratio(record: &OnRecord) -> Option<String> {
 }
 
 fn keys(record: &OnRecord) -> String {
-    let key = |kind: &crate::evolve::strategy::Kind| format!("<span class='key {0}'>{0}</span> ", kind.name());
+    let key = |kind: &Kind| format!("<span class='key {0}'>{0}</span> ", kind.name());
     record.arrivals.iter().map(|(kind, _)| key(kind)).collect()
 }
 

@@ -11,8 +11,8 @@ use crate::attention::{
     softmax, store_output,
 };
 use crate::gpu::{
-    CacheHint, Element, Shared, any_lane, await_earlier_grids, commit, let_later_grids_start, load_matrices,
-    load_matrices_transposed, sync_block, sync_group, thread_index, wait,
+    CacheHint, Element, Shared, any_lane, commit, load_matrices, load_matrices_transposed, overlap_grids, sync_block,
+    sync_group, thread_index, wait,
 };
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
 
@@ -81,8 +81,7 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
     let mut ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, &work);
 
     if G::EARLY_LAUNCH {
-        let_later_grids_start();
-        await_earlier_grids();
+        overlap_grids();
     }
     let block = Loader { thread, threads: 32 * G::WARPS };
     let rows =

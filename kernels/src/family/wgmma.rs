@@ -18,9 +18,8 @@ use crate::attention::{
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
-    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, await_earlier_grids, block_index, grid_blocks,
-    grow_registers, let_later_grids_start, publish_mbarriers, shrink_registers, sync_block, sync_group, thread_index,
-    uniform,
+    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers,
+    overlap_grids, publish_mbarriers, shrink_registers, sync_block, sync_group, thread_index, uniform,
 };
 use crate::tile::Lane;
 
@@ -168,8 +167,7 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
         maps.iter().for_each(|map| map.prefetch());
     }
     if G::EARLY_LAUNCH {
-        let_later_grids_start();
-        await_earlier_grids();
+        overlap_grids();
     }
     sync_block();
     if warpgroup == G::CONSUMERS {
@@ -352,7 +350,6 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
     {
-        // All counts are the same in a warp. Where the assembler does not know that, it serialises the products.
         let first_row = self.consumer * 64;
         let own = if first_row < self.work.rows {
             let last_row = (first_row + 63).min(self.work.rows - 1);
@@ -363,6 +360,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         // The first steps need no mask: a loop of their own keeps its branches out of them.
         let visible = self.work.mask.visible(self.work.first_row + first_row);
         let unmasked = if self.scale.turns() { 0 } else { (visible / G::TILE_KV).min(own) };
+        // The same in a warp; the assembler had better know.
         let (own, unmasked) = (uniform(own), uniform(unmasked));
         if G::OVERLAP {
             self.first_scores::<E, KV8>(own);

@@ -12,8 +12,8 @@ use crate::attention::{
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Product, commit_products, pin};
 use crate::gpu::{
-    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_cluster, await_earlier_grids, block_index, cluster_rank,
-    let_later_grids_start, publish_mbarriers, sync_block, sync_group, thread_index, uniform, wait_cluster,
+    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_cluster, block_index, cluster_rank, overlap_grids,
+    publish_mbarriers, sync_block, sync_group, thread_index, uniform, wait_cluster,
 };
 use crate::tile::Lane;
 
@@ -122,8 +122,7 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
         publish_mbarriers();
     }
     if G::EARLY_LAUNCH {
-        let_later_grids_start();
-        await_earlier_grids();
+        overlap_grids();
     }
     if thread == 0 {
         q_full.arrive_expecting(G::LAYOUT.rings - G::LAYOUT.q);

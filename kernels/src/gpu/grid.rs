@@ -1,21 +1,16 @@
-//! The grid, and grids of one stream that overlap (sm_90).
+//! Grids of one stream that overlap (sm_90).
 
-/// Blocks of the grid.
+/// What a grid does first that may have been launched early: it lets the next one come, and waits for those before it.
 #[inline(always)]
-pub fn grid_blocks() -> u32 {
-    #[cfg(target_arch = "nvptx64")]
-    // SAFETY: reads a special register.
-    unsafe {
-        core::arch::nvptx::_grid_dim_x()
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    simt::grid_dim()
+pub fn overlap_grids() {
+    let_later_grids_start();
+    await_earlier_grids();
 }
 
 /// Lets the next grid of the stream start once every block of this one has come here or ended, if it was launched so. Its
 /// blocks take what room there is, and wait in [`await_earlier_grids`].
 #[inline(always)]
-pub fn let_later_grids_start() {
+fn let_later_grids_start() {
     #[cfg(target_arch = "nvptx64")]
     // SAFETY: touches nothing.
     unsafe {
@@ -26,7 +21,7 @@ pub fn let_later_grids_start() {
 /// Waits until the grids before this one in the stream are over and their writes can be seen. A grid that was launched early
 /// must not touch global memory before.
 #[inline(always)]
-pub fn await_earlier_grids() {
+fn await_earlier_grids() {
     #[cfg(target_arch = "nvptx64")]
     // SAFETY: only waits.
     unsafe {

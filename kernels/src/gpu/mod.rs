@@ -25,13 +25,13 @@ pub use barrier::{arrive_group, sync_block, sync_group, sync_warp};
 pub use cluster::{ClusterShared, arrive_cluster, cluster_rank, wait_cluster};
 pub use element::{Bf16, Element, F16};
 pub use global::Global;
-pub use grid::{await_earlier_grids, grid_blocks, let_later_grids_start};
+pub use grid::overlap_grids;
 pub use math::{divide, exp2, exp2_polynomial, fma, log2};
 pub use matrix::{load_matrices, load_matrices_transposed};
 pub use mbarrier::{Mbarrier, publish_mbarriers};
 pub use registers::{grow_registers, shrink_registers};
 pub use shared::Shared;
-pub use thread::{block_index, thread_index};
+pub use thread::{block_index, grid_blocks, thread_index};
 pub use tma::TensorMap;
 pub use warp::{any_lane, shuffle_xor, uniform};
 

@@ -23,3 +23,15 @@ pub fn block_index() -> u32 {
     #[cfg(not(target_arch = "nvptx64"))]
     simt::block_idx()
 }
+
+/// Blocks of the grid.
+#[inline(always)]
+pub fn grid_blocks() -> u32 {
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: reads a special register.
+    unsafe {
+        core::arch::nvptx::_grid_dim_x()
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    simt::grid_dim()
+}
