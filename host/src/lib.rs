@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod cases;
+mod child;
 pub mod cli;
 pub mod device;
 pub mod dispatch;

@@ -13,7 +13,7 @@ use crate::{
     evolve::{
         engine::{Run, evolve},
         journal::Journal,
-        settings::Settings,
+        settings::{Proposer, Settings},
         strategy,
     },
     record::file,
@@ -30,6 +30,12 @@ pub(super) struct Args {
     /// How candidates are chosen.
     #[arg(long, value_enum, default_value_t = strategy::Kind::Full)]
     strategy: strategy::Kind,
+    /// Ask this program for candidates first, and choose by the strategy only what it does not name: see docs/proposer.md.
+    #[arg(long, value_name = "COMMAND")]
+    proposer: Option<String>,
+    /// Seconds the proposer may take to answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "proposer")]
+    proposer_limit: u64,
     /// Distinct, valid, measured trials.
     #[arg(long, default_value_t = 45)]
     trials: u32,
@@ -75,6 +81,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let journal = args.journal.unwrap_or_else(|| out.join("journal.jsonl"));
     let settings = Settings {
         strategy: args.strategy,
+        proposer: args.proposer.map(|command| Proposer { command, seconds: args.proposer_limit }),
         seed: args.seed,
         trials: args.trials,
         population: args.population,

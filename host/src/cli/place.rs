@@ -80,7 +80,7 @@ impl Place {
         Ok(Self {
             introduction: "Running kernels on the CPU machine: times are modelled, not measured.".to_owned(),
             space: Space::whole(*problem, limits),
-            source: Box::new(SimtSource::open(*problem)?),
+            source: Box::new(SimtSource::open(*problem, limits.sm)?),
             lab: Box::new(workers::CpuMachine(limits.sm)),
             cases: cases_of(problem, Extent::Small),
             recorded: false,

@@ -46,7 +46,7 @@ pub enum Kind {
 }
 
 /// The compiled form of a variant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// A PTX file with the one entry point `attention`.

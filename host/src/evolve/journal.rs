@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use spec::{Problem, Variant};
+use spec::Problem;
 
-use super::{settings::Settings, trial::Verdict};
+use super::{candidate::Candidate, settings::Settings, trial::Verdict};
 use crate::{
     device::{Description, TimingPlan},
     record::log::{Log, LogError},
@@ -42,23 +42,32 @@ pub struct Header {
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     /// Compile these.
-    Compile(Vec<Variant>),
+    Compile(Vec<Candidate>),
     /// Run one on the short gate or the whole suite.
     Check {
-        /// The variant.
-        variant: Variant,
+        /// The candidate.
+        variant: Candidate,
         /// Whether on the whole suite.
         whole: bool,
     },
     /// Time these in turns.
     Time {
-        /// The variants.
-        variants: Vec<Variant>,
+        /// The candidates.
+        variants: Vec<Candidate>,
         /// How.
         plan: TimingPlan,
     },
     /// Time what others offer.
     Peers,
+    /// Ask a program outside for candidates.
+    Propose {
+        /// The generation.
+        generation: u32,
+        /// How many.
+        count: usize,
+    },
+    /// Run one whose source was rewritten on the CPU machine.
+    Rehearse(Candidate),
     /// Not asked but stated: the time was up here.
     TimeUp,
     /// Not asked but stated: what became of a candidate.

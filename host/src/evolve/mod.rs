@@ -3,6 +3,7 @@
 pub mod ablation;
 mod bench;
 pub mod budget;
+pub mod candidate;
 pub mod claims;
 pub mod engine;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub mod journal;
 pub mod library;
 pub mod outcome;
 pub mod population;
+pub mod proposer;
 mod sanity;
 pub mod settings;
 pub mod source;

@@ -24,11 +24,12 @@ const PEER_ROUNDS: u32 = 20;
 pub(super) struct Gpu {
     pub(super) ordinal: u32,
     uuid: String,
+    sm: Sm,
 }
 
 impl Gpu {
     pub(super) fn new(ordinal: u32) -> Self {
-        Self { ordinal, uuid: String::new() }
+        Self { ordinal, uuid: String::new(), sm: Sm::Sm80 }
     }
 }
 
@@ -36,6 +37,7 @@ impl Lab for Gpu {
     fn open(&mut self) -> Result<Box<dyn Device>, Failure> {
         let device = gpu(self.ordinal, ANSWER_LIMIT)?;
         self.uuid.clone_from(&device.description().uuid);
+        self.sm = device.description().limits.sm;
         Ok(Box::new(device))
     }
 
@@ -59,6 +61,10 @@ impl Lab for Gpu {
             }
             Err(error) => Peers { peers: vec![], notes: vec![error.to_string()] },
         }
+    }
+
+    fn cpu_machine(&mut self) -> Result<Box<dyn Device>, Failure> {
+        CpuMachine(self.sm).open()
     }
 }
 
