@@ -218,7 +218,11 @@ impl Engine<'_> {
                 None => Reply::default(),
             };
             let mut proposals = reply.proposals;
-            let missing = count.saturating_sub(proposals.len());
+            // A program outside that names what cannot be tried must not keep a run from its end.
+            let usable = |proposal: &&Proposal| {
+                !self.was_tried(&proposal.candidate()) && context.space.admit(&proposal.variant).is_ok()
+            };
+            let missing = count.saturating_sub(proposals.iter().filter(usable).count());
             proposals.extend(match self.generation {
                 _ if missing == 0 => vec![],
                 0 => strategy.open(&context, missing, &mut rng),
@@ -250,6 +254,13 @@ impl Engine<'_> {
         self.bench.state_time_up()?;
         self.notes.push(format!("stopped after {} trials: the time was up", self.budget.spent));
         Ok(())
+    }
+
+    fn was_tried(&self, candidate: &Candidate) -> bool {
+        match candidate.edit {
+            None => self.tried.contains(&candidate.variant),
+            Some(_) => self.tried_rewritten.contains(candidate),
+        }
     }
 
     /// What of these may be checked: not tried before, legal, compiled, past the compiler gate, of an identity of its own.

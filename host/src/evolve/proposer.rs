@@ -220,3 +220,239 @@ fn candidate(value: Value, context: &Context<'_>) -> Result<(Proposal, Option<St
     })?;
     Ok((Proposal { variant, operator: Operator::External, parents }, source))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use spec::{DeviceLimits, Problem};
+
+    use super::*;
+    use crate::{
+        cases::Case,
+        device::{Code, Correctness, Device, Failure, Samples, Subject, TimingPlan, replay::Replay},
+        evolve::{
+            engine::{Run, evolve},
+            journal::Journal,
+            outcome::Outcome,
+            settings::{Lab, Peers, Proposer, Settings},
+            source::{Compiled, Rewrite, Source},
+            tests::{cases, record, run_on, space},
+        },
+        record::fixture,
+    };
+
+    fn settings(command: &str) -> Settings {
+        let proposer = Some(Proposer { command: command.to_owned(), seconds: 2 });
+        Settings { proposer, trials: 12, ..Settings::default() }
+    }
+
+    fn run(command: &str, journal: Option<(&Path, bool)>) -> Outcome {
+        let device = Replay::new(record());
+        run_on(device.clone(), &mut device.clone(), &space(record()), &settings(command), journal).unwrap()
+    }
+
+    /// A program that answers every line with this one.
+    fn always(answer: &str) -> String {
+        format!("sh -c 'while read -r line; do echo \"$0\"; done' '{answer}'")
+    }
+
+    fn count(outcome: &Outcome, operator: Operator) -> usize {
+        outcome.trials.iter().filter(|trial| trial.operator == operator).count()
+    }
+
+    #[test]
+    fn the_example_names_neighbours_of_the_elites() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/proposers/neighbours.py");
+        // The middle of a family and all that differs from it in one gene or two.
+        let central = fixture::wide().central(Family::Mma).unwrap();
+        let changed = |variant: Variant| {
+            let one = move |domain: &'static spec::Domain| {
+                domain.values.iter().filter_map(move |value| variant.with(domain.gene, *value))
+            };
+            Family::Mma.domains().iter().flat_map(one)
+        };
+        let near: BTreeSet<Variant> = changed(central).flat_map(changed).collect();
+        let fits = |variant: &Variant| spec::legal(&Problem::SEED, variant, &DeviceLimits::H100).is_ok();
+        let sweep = fixture::from_variants(&near.into_iter().filter(fits).collect::<Vec<_>>(), 0.01, 1);
+        let device = Replay::new(&sweep);
+        let settings = Settings { trials: 8, ..settings(&format!("python3 {example}")) };
+        let outcome = run_on(device.clone(), &mut device.clone(), &space(&sweep), &settings, None).unwrap();
+        let named: Vec<_> = outcome.trials.iter().filter(|trial| trial.operator == Operator::External).collect();
+        assert!(!named.is_empty(), "{:?}", outcome.refusals);
+        for trial in named {
+            let [parent] = trial.parents[..] else { panic!("{:?}", trial.parents) };
+            let parent = outcome.trial(parent).unwrap().variant;
+            let changed = trial.variant.genes().filter(|(gene, value)| parent.get(*gene) != Some(*value)).count();
+            assert_eq!(changed, 1, "{} of {parent}", trial.variant);
+        }
+    }
+
+    #[test]
+    fn a_proposer_that_misbehaves_is_counted_and_the_run_goes_on() {
+        let own = run("cat > /dev/null", None).trials.len();
+        for (command, reason, why) in [
+            ("false", Reason::Proposer, "the proposer ended with exit status: 1"),
+            ("sh -c 'echo no key >&2; exit 3'", Reason::Proposer, "the proposer ended with exit status: 3: no key"),
+            ("sleep 600", Reason::Proposer, "the proposer gave no answer within 2 s"),
+            ("/no/such/program", Reason::Proposer, "the proposer ended with exit status: 127: "),
+            (&always("tile_q should be 64"), Reason::Proposer, "the proposer no answer but \"tile_q should be 64\""),
+            (&always("{}"), Reason::Proposer, "the proposer no answer but \"{}\" (missing field `candidates`"),
+            (
+                &always("{\"candidates\": [{\"genes\": 1}]}"),
+                Reason::Proposer,
+                "the proposer named no candidate: unknown field `genes`",
+            ),
+            (
+                &always("{\"candidates\": [{\"variant\": \"mma:tile_q=17\"}]}"),
+                Reason::Illegal,
+                "the proposer's `mma:tile_q=17` is no variant: ",
+            ),
+            (
+                &always(&format!(
+                    "{{\"candidates\": [{{\"variant\": \"{}\", \"parents\": [99]}}]}}",
+                    fixture::illegal()
+                )),
+                Reason::Proposer,
+                "the proposer named trial 99 as a parent, but there is none",
+            ),
+            (
+                &always(&format!("{{\"candidates\": [{{\"variant\": \"{}\"}}]}}", fixture::illegal())),
+                Reason::Illegal,
+                "illegal: ",
+            ),
+        ] {
+            let outcome = run(command, None);
+            assert_eq!((outcome.budget.spent, outcome.trials.len()), (12, own), "{command}");
+            let refusal = outcome.refusals.iter().find(|refusal| refusal.why.starts_with(why));
+            let refusal = refusal.unwrap_or_else(|| panic!("{command}: {:?}", outcome.refusals));
+            assert_eq!((refusal.reason, refusal.why.lines().count()), (reason, 1), "{command}");
+            assert!(outcome.budget.free[&reason] > 0, "{command}");
+            assert_eq!(count(&outcome, Operator::External), 0);
+        }
+    }
+
+    #[test]
+    fn more_than_asked_for_is_not_taken() {
+        let (variant, _) = record().rows[3];
+        let named = format!("{{\"variant\": \"{variant}\"}}");
+        let many = format!("{{\"candidates\": [{}]}}", vec![named; 7].join(","));
+        let outcome = run(&always(&many), None);
+        assert!(count(&outcome, Operator::External) <= 1);
+        let why = "the proposer named 3 candidates more than the 4 asked for";
+        assert!(outcome.refusals.iter().any(|refusal| refusal.why == why), "{:?}", outcome.refusals);
+        assert!(outcome.budget.free[&Reason::Duplicate] > 0);
+    }
+
+    #[test]
+    fn a_resumed_run_asks_nothing_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, asked) = (folder.path().join("journal"), folder.path().join("asked"));
+        let (variant, _) = record().rows[3];
+        let answer = format!("{{\"candidates\": [{{\"variant\": \"{variant}\"}}]}}");
+        let command = format!(
+            "sh -c 'while read -r line; do echo x >> \"$0\"; echo \"$1\"; done' {} '{answer}'",
+            asked.display()
+        );
+        let whole = run(&command, Some((&journal, false)));
+        let questions = fs::read(&asked).unwrap();
+        assert!(!questions.is_empty());
+        assert_eq!(run(&command, Some((&journal, true))), whole);
+        assert_eq!(fs::read(&asked).unwrap(), questions);
+    }
+
+    #[test]
+    fn a_rewritten_source_is_refused_where_nothing_is_compiled() {
+        let (variant, _) = record().rows[3];
+        let answer = format!("{{\"candidates\": [{{\"variant\": \"{variant}\", \"source\": \"fn f() {{}}\"}}]}}");
+        let outcome = run(&always(&answer), None);
+        let why = "not built: nothing is compiled here, so no rewritten source can be";
+        let refusal = outcome.refusals.iter().find(|refusal| refusal.why == why).unwrap();
+        let edit = Edit::of(variant.family(), "fn f() {}");
+        assert_eq!(refusal.variant, Some(Candidate { variant, edit: Some(edit) }));
+    }
+
+    /// A lab of a record with a CPU machine, real or not, beside it; and a source that compiles whatever was rewritten.
+    #[derive(Clone)]
+    struct Both {
+        record: Replay,
+        cpu: Result<Correctness, Failure>,
+    }
+
+    impl Lab for Both {
+        fn open(&mut self) -> Result<Box<dyn Device>, Failure> {
+            Ok(Box::new(self.record.clone()))
+        }
+
+        fn peers(&mut self, _: &Problem) -> Peers {
+            Peers::default()
+        }
+
+        fn cpu_machine(&mut self) -> Result<Box<dyn Device>, Failure> {
+            Ok(Box::new(self.clone()))
+        }
+    }
+
+    impl Device for Both {
+        fn description(&self) -> &Description {
+            self.record.description()
+        }
+
+        fn check(&mut self, subject: &Subject, _: &[Case]) -> Result<Correctness, Failure> {
+            assert_eq!(subject.code, Code::Library { path: "rewritten.so".into() });
+            self.cpu.clone()
+        }
+
+        fn time(&mut self, _: &[Subject], _: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+            panic!("the CPU machine times nothing here");
+        }
+    }
+
+    impl Source for Both {
+        fn toolchain(&self) -> String {
+            self.record.toolchain()
+        }
+
+        fn compile(&mut self, variants: &[Variant]) -> Vec<Result<Compiled, Failure>> {
+            self.record.compile(variants)
+        }
+
+        fn compile_rewritten(&mut self, rewrite: Rewrite<'_>, variants: &[Variant]) -> Vec<Result<Compiled, Failure>> {
+            let renamed =
+                |answer: Result<Compiled, Failure>| answer.map(|of| Compiled { sha256: rewrite.text.into(), ..of });
+            self.record.compile(variants).into_iter().map(renamed).collect()
+        }
+
+        fn rehearsal(&mut self, _: Rewrite<'_>, _: &Variant) -> Result<Code, Failure> {
+            Ok(Code::Library { path: "rewritten.so".into() })
+        }
+    }
+
+    #[test]
+    fn a_rewritten_source_runs_on_the_cpu_machine_before_it_runs_elsewhere() {
+        let measured = |(_, row): &&(Variant, crate::record::sweep::Row)| row.result.is_ok();
+        let (variant, _) = record().rows.iter().rev().filter(measured).nth(5).unwrap();
+        let answer = format!("{{\"candidates\": [{{\"variant\": \"{variant}\", \"source\": \"new\"}}]}}");
+        let outcome = |cpu: Result<Correctness, Failure>| {
+            let both = Both { record: Replay::new(record()), cpu };
+            let run = Run {
+                settings: &settings(&always(&answer)),
+                space: &space(record()),
+                source: &mut both.clone(),
+                lab: &mut both.clone(),
+                cases: &cases(),
+                deadline: None,
+                progress: &mut |_| (),
+            };
+            evolve(run, |_| Ok(Journal::unkept())).unwrap()
+        };
+        let edited = |outcome: &Outcome| {
+            outcome.trials.iter().filter(|trial| trial.candidate().edit.is_some()).map(|trial| trial.variant).next()
+        };
+        let right = outcome(Ok(Correctness { cases: 1, max_abs_error: 0.0, budget_used: 0.0 }));
+        assert_eq!(edited(&right), Some(*variant), "{:?}", right.refusals);
+        let wrong = outcome(Err(Failure::Wrong { case: "gate".into(), reason: "zeros".into() }));
+        assert_eq!(edited(&wrong), None);
+        assert!(wrong.refusals.iter().any(|refusal| refusal.why == "wrong on gate: zeros"));
+    }
+}

@@ -69,7 +69,7 @@ impl<D: Device + Clone + 'static> Lab for Bank<D> {
     }
 }
 
-fn record() -> &'static Sweep {
+pub(super) fn record() -> &'static Sweep {
     static RECORD: OnceLock<Sweep> = OnceLock::new();
     RECORD.get_or_init(|| fixture::sweep(400, 0.01, 1))
 }
