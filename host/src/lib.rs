@@ -13,3 +13,4 @@ pub mod oracle;
 pub mod record;
 pub mod report;
 pub mod tensor;
+pub mod verify;

@@ -11,6 +11,7 @@ mod progress;
 mod rehearsal;
 mod runs;
 mod sweep;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Args),
     /// Compare the strategies over many seeds on records of sweeps.
     Ablate(ablate::Args),
+    /// Check dispatch records again: their schema, GPU and code, and what they run, for correctness and speed.
+    Verify(verify::Args),
     /// Serve a device on standard input and output; other commands start it.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Ablate(args) => ablate::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Worker(args) => worker::run(args),
     };
     match result {

@@ -40,7 +40,7 @@ impl Place {
     /// The place that is asked for.
     pub(super) fn open(choice: &Choice, problem: &Problem, store: Option<&Path>) -> Result<Self> {
         match choice {
-            Choice::Auto => match driver_shim::available().map_err(anyhow::Error::from).and_then(|()| gpus()) {
+            Choice::Auto => match gpu_here() {
                 Ok(()) => Self::gpu(0, problem, store),
                 Err(why) => {
                     let mut place = replay::open(None, problem)?;
@@ -88,8 +88,9 @@ impl Place {
     }
 }
 
-/// Whether the driver sees a GPU.
-fn gpus() -> Result<()> {
+/// Whether there is a driver that sees a GPU.
+pub(super) fn gpu_here() -> Result<()> {
+    driver_shim::available()?;
     ensure!(Gpu::count()? > 0, "the driver sees no GPU");
     Ok(())
 }
