@@ -8,6 +8,7 @@ mod choice;
 mod evolve;
 mod place;
 mod progress;
+mod record;
 mod rehearsal;
 mod runs;
 mod sweep;
@@ -36,6 +37,9 @@ enum Command {
     Bench(bench::Args),
     /// Compare the strategies over many seeds on records of sweeps.
     Ablate(ablate::Args),
+    /// Turn records of sweeps into other formats, and back.
+    #[command(subcommand)]
+    Record(record::Command),
     /// Check dispatch records again: their schema, GPU and code, and what they run, for correctness and speed.
     Verify(verify::Args),
     /// Serve a device on standard input and output; other commands start it.
@@ -50,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Ablate(args) => ablate::run(args),
+        Command::Record(command) => record::run(command),
         Command::Verify(args) => verify::run(args),
         Command::Worker(args) => worker::run(args),
     };

@@ -25,6 +25,11 @@ pub const SCHEMA: u32 = 2;
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
 
+/// Whether records of this version are read.
+pub(super) fn is_known(schema: u64) -> bool {
+    (OLDEST.into()..=SCHEMA.into()).contains(&schema)
+}
+
 /// Compression level: records are written once and read often.
 const LEVEL: i32 = 19;
 
@@ -120,6 +125,9 @@ pub enum RecordError {
     /// Its lines are damaged.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// It cannot be written as JSON.
+    #[error("a record cannot be written as JSON: {0}")]
+    Unwritable(#[from] serde_json::Error),
     /// It is no record of this version.
     #[error("{path}: line {line}: {reason}; this program reads sweep records of schema {OLDEST} to {SCHEMA}")]
     Format {
@@ -148,7 +156,7 @@ impl Sweep {
         let first = lines.first().ok_or_else(|| fault(1, "the record is empty".into()))?;
         let schema: serde_json::Value = serde_json::from_str(first).map_err(|e| fault(1, e.to_string()))?;
         let schema = &schema["header"]["schema"];
-        if !(OLDEST..=SCHEMA).any(|known| *schema == known) {
+        if !schema.as_u64().is_some_and(is_known) {
             return Err(fault(1, format!("the schema is {schema}")));
         }
         let mut header = None;
@@ -214,6 +222,19 @@ impl Sweep {
         labels.chain(batches).map(|difference| difference / 2f64.sqrt()).collect()
     }
 
+    /// Writes a compressed record, whole.
+    pub fn write(&self, path: &Path) -> Result<(), RecordError> {
+        let header = std::iter::once(Entry::Header(self.header.clone()));
+        let noise = self.noise.iter().map(|(a, b)| Entry::Noise { a: a.clone(), b: b.clone() });
+        let peers = (self.peers != Peers::default()).then(|| Entry::Peers(self.peers.clone()));
+        let rows = self.rows.iter().map(|(_, row)| Entry::Row(row.clone()));
+        let again = self.again.iter().map(|(_, row)| Entry::Again(row.clone()));
+        let entries =
+            header.chain(noise).chain(peers).chain(rows).chain(again).map(|entry| serde_json::to_string(&entry));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        compress(path, log::text(entries.iter().map(String::as_str)).as_bytes())
+    }
+
     /// How a report refers to it: GPU, driver and date.
     pub fn provenance(&self) -> String {
         let Description { name, driver, .. } = &self.header.device;
@@ -225,6 +246,10 @@ impl Sweep {
 pub fn finish(log: &Path, record: &Path) -> Result<(), RecordError> {
     let at = FileError::at(log);
     let bytes = std::fs::read(log).map_err(&at)?;
-    let packed = zstd::encode_all(bytes.as_slice(), LEVEL).map_err(&at)?;
+    compress(record, &bytes)
+}
+
+fn compress(record: &Path, lines: &[u8]) -> Result<(), RecordError> {
+    let packed = zstd::encode_all(lines, LEVEL).map_err(FileError::at(record))?;
     Ok(file::write(record, &packed)?)
 }
