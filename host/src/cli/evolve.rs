@@ -48,6 +48,9 @@ pub(super) struct Args {
     /// Where trials run: auto, cuda:N, replay, replay:FILE or simt.
     #[arg(long, default_value = "auto")]
     device: Choice,
+    /// Numbers of the GPUs that trials run on at the same time, for example 0,1; with a replay or simt, that many of them.
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    devices: Vec<u32>,
     /// A store of compiled kernels that was filled elsewhere.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -73,7 +76,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     ensure!(args.trials >= 1, "--trials is 0; at least 1 is needed");
     ensure!(args.population >= 1, "--population is 0; at least 1 is needed");
     let deadline = args.time_limit.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut place = Place::open(&args.device, &args.problem, args.store.as_deref())?;
+    let mut place = Place::open(&args.device, &args.devices, &args.problem, args.store.as_deref())?;
     let out = match args.out {
         Some(out) => out,
         None => runs::folder(&args.problem, args.resume)?,
@@ -101,7 +104,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     let mut outcome = evolve(run, |header| Ok(Journal::open(&journal, header, args.resume)?))?;
     bar.finish_and_clear();
-    if place.recorded {
+    if place.is_recorded() {
         eprintln!("Running generation 0 and the winner on the CPU machine.");
         rehearsal::rehearse(&mut outcome, &place.cases.gate);
     }

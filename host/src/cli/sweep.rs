@@ -40,6 +40,9 @@ pub(super) struct Args {
     /// Where it runs: auto or cuda:N; replay and simt for a try.
     #[arg(long, default_value = "auto")]
     device: Choice,
+    /// Numbers of the GPUs that are measured on at the same time, for example 0,1; with a replay or simt, that many of them.
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    devices: Vec<u32>,
     /// A store of compiled kernels that was filled elsewhere.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -56,7 +59,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     ensure!(args.rounds >= 6, "--rounds is {}; at least 6 are needed for an interval", args.rounds);
     let deadline = args.time_limit.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let family = args.family.as_deref().map(family).transpose()?;
-    let mut place = Place::open(&args.device, &args.problem, args.store.as_deref())?;
+    let mut place = Place::open(&args.device, &args.devices, &args.problem, args.store.as_deref())?;
     eprintln!("{}", place.introduction);
     let (variants, part) = part(&place.space, family, args.sample, args.seed);
     ensure!(!variants.is_empty(), "no variant of {} can run here", args.problem);

@@ -11,6 +11,7 @@ use spec::{DeviceLimits, Variant, legal};
 use super::{
     EvolveError,
     candidate::{Candidate, Edit},
+    crew::{Hand, share_out},
     journal::{Header, Journal, Question},
     proposer::Reply,
     sanity::{passed, possible},
@@ -30,6 +31,18 @@ pub(super) struct Built {
     pub(super) sha256: String,
     pub(super) facts: Option<Facts>,
 }
+
+/// What came of a candidate that was tried beside others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Tried {
+    /// UUID of the GPU it ran on.
+    pub(super) gpu: String,
+    /// How it did, and the times of the incumbent and of itself.
+    pub(super) result: Result<(Correctness, Vec<Samples>), Failure>,
+}
+
+/// A candidate with the incumbent's code and its own.
+type Job<'a> = (&'a Candidate, Result<Vec<Subject>, Failure>);
 
 /// What is timed for: each purpose has noise of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +67,7 @@ pub(super) struct Bench<'a> {
     /// None until it is needed.
     device: Option<Box<dyn Device>>,
     deadline: Option<Instant>,
+    others: Vec<Hand>,
     journal: Journal,
     seed: u64,
     /// What trials run on.
@@ -73,6 +87,7 @@ impl<'a> Bench<'a> {
         journal: impl FnOnce(&Header) -> Result<Journal, EvolveError>,
     ) -> Result<(Self, Header), EvolveError> {
         let device = lab.open().map_err(EvolveError::Device)?;
+        let others = lab.others().map_err(EvolveError::Device)?;
         let header = Header {
             schema: super::journal::SCHEMA,
             problem: *space.problem(),
@@ -80,12 +95,14 @@ impl<'a> Bench<'a> {
             cases: fingerprint(cases)?,
             toolchain: source.toolchain(),
             device: device.description().clone(),
+            others: others.iter().map(|device| device.description().clone()).collect(),
             settings: settings.clone(),
         };
         let journal = journal(&header)?;
         let (compiled, sources, description) = (HashMap::new(), HashMap::new(), header.device.clone());
         let (device, deadline, seed) = (Some(device), None, settings.seed);
-        let bench = Self { space, source, lab, cases, device, deadline, journal, seed, description, compiled, sources };
+        let bench =
+            Self { space, source, lab, cases, device, others, deadline, journal, seed, description, compiled, sources };
         Ok((bench, header))
     }
 
@@ -198,6 +215,70 @@ impl<'a> Bench<'a> {
             all.iter_mut().zip(samples).for_each(|(of, samples)| of.0.push(samples));
         }
         Ok(Ok(all))
+    }
+
+    /// Whether several trials can be made at the same time.
+    pub(super) fn has_crew(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    /// Runs candidates on the short gate and times those that are right in turns with the incumbent, each candidate on one
+    /// device. The answers depend on no order in which devices come to be free. There are fewer than candidates, those of
+    /// the first of them, if the time is up, which is written down then.
+    pub(super) fn try_all(
+        &mut self,
+        incumbent: Candidate,
+        candidates: &[Candidate],
+        rounds: u32,
+    ) -> Result<Vec<Tried>, EvolveError> {
+        let Self { space, source, lab, cases, device, others, deadline, journal, seed, compiled, sources, .. } = self;
+        let plan = |candidate: &Candidate| {
+            let seed = noise_seed(*seed, Purpose::Trial, &[incumbent, *candidate]);
+            TimingPlan { rounds, cold: false, seed }
+        };
+        let question = |candidate: &Candidate| Question::Try { variant: *candidate, incumbent, plan: plan(candidate) };
+        let questions: Vec<Question> = candidates.iter().map(question).collect();
+        let tried = journal.steps(&questions, |known, answer| {
+            let first = opened(device, *lab, *deadline)?;
+            others.iter_mut().for_each(|device| device.answer_by(*deadline));
+            let mut late = false;
+            let mut jobs = Vec::new();
+            for candidate in &candidates[known..] {
+                let subjects = subjects(space, *source, sources, compiled, &[incumbent, *candidate])?;
+                jobs.push((candidate, subjects));
+            }
+            let work = |device: &mut dyn Device, (candidate, subjects): &Job<'_>| {
+                let limits = device.description().limits;
+                let cases = fitting(&cases.gate, &candidate.variant, &limits);
+                let mut run = || -> Result<_, Failure> {
+                    let subjects = subjects.as_ref().map_err(Clone::clone)?;
+                    let correctness = passed(device.check(&subjects[1], &cases)?, cases.len())?;
+                    let samples = device.time(subjects, &plan(candidate))?;
+                    Ok((correctness, possible(samples, subjects.len(), space.problem())?))
+                };
+                let result = match run() {
+                    // It comes back in a fresh process.
+                    Err(Failure::Device(_)) => run(),
+                    result => result,
+                };
+                Tried { gpu: device.description().uuid.clone(), result }
+            };
+            let keep = |_: &Job<'_>, tried: Tried| match tried.result {
+                Err(failure @ Failure::Device(_)) => Err(EvolveError::Device(failure)),
+                // It was not given the time it may take: nothing is known of it, and none after it is an answer.
+                Err(Failure::Hang { .. }) if late || passed_by(*deadline) => {
+                    late = true;
+                    Ok(())
+                }
+                _ if late => Ok(()),
+                _ => answer(tried),
+            };
+            share_out(first, others, &jobs, || passed_by(*deadline), work, keep)
+        })?;
+        if tried.len() < candidates.len() {
+            self.state_time_up()?;
+        }
+        Ok(tried)
     }
 
     /// What others take for the problem.

@@ -11,7 +11,7 @@ use spec::{Family, Variant};
 
 use super::{
     EvolveError,
-    bench::{Bench, Built, Purpose},
+    bench::{Bench, Built, Purpose, Tried},
     budget::{Budget, Reason},
     candidate::Candidate,
     claims::{Claim, Finding, claims},
@@ -27,7 +27,7 @@ use super::{
     trial::{Identity, Operator, Proposal, Refusal, Trial, Verdict},
 };
 use crate::{
-    device::{Correctness, Failure},
+    device::{Correctness, Failure, Samples},
     measure::{
         noise::NoiseFloor,
         sittings::Sittings,
@@ -155,7 +155,7 @@ impl Engine<'_> {
                     Ok((correctness, noise, us)) => {
                         let one = Interval { low: 1.0, estimate: 1.0, high: 1.0 };
                         (self.progress)(Progress::Noise(&noise));
-                        let trial = self.accept(ready, correctness, true, one, us)?;
+                        let trial = self.accept(ready, correctness, true, one, us, None)?;
                         return Ok((trial, noise));
                     }
                     Err(failure) => self.quarantine(ready, failure)?,
@@ -235,7 +235,12 @@ impl Engine<'_> {
                 self.notes.push(format!("stopped after {} trials: no untried variant is left", self.budget.spent));
                 break;
             }
-            for ready in self.admit(proposals)? {
+            let mut ready = self.admit(proposals)?;
+            if self.bench.has_crew() {
+                self.bench.check_time()?;
+                ready = self.attempt_together(ready)?;
+            }
+            for ready in ready {
                 self.bench.check_time()?;
                 self.attempt(ready)?;
             }
@@ -302,20 +307,54 @@ impl Engine<'_> {
         Ok(ready)
     }
 
-    /// Checks a candidate and times it against the incumbent.
-    fn attempt(&mut self, ready: Ready) -> Result<(), EvolveError> {
+    /// A candidate that is to be measured; one that needs no measurement of its own, or fails before it, is set aside.
+    fn to_measure(&mut self, ready: Ready) -> Result<Option<Ready>, EvolveError> {
         let candidate = ready.proposal.candidate();
         if let Some((other, failure)) = self.quarantined.get(&ready.identity) {
             let why = format!("its code and launch are those of {other}, which was refused: {failure}");
-            return self.set_aside(Some(candidate), Reason::of(failure), why);
+            self.set_aside(Some(candidate), Reason::of(failure), why)?;
+            return Ok(None);
         }
         if let Some(number) = self.measured.get(&ready.identity) {
             let why = format!("its code and launch are those of trial {number}, whose measurement it shares");
-            return self.set_aside(Some(candidate), Reason::Shared, why);
+            self.set_aside(Some(candidate), Reason::Shared, why)?;
+            return Ok(None);
         }
         if let Err(failure) = self.bench.rehearse(&candidate)? {
-            return self.quarantine(ready, failure);
+            self.quarantine(ready, failure)?;
+            return Ok(None);
         }
+        Ok(Some(ready))
+    }
+
+    /// Tries candidates at the same time, all against the incumbent that there is before any of them, and settles them in the
+    /// order they were proposed in. Returns those of the same identity as another of them: their turn is after it.
+    fn attempt_together(&mut self, ready: Vec<Ready>) -> Result<Vec<Ready>, EvolveError> {
+        let (mut together, mut later) = (Vec::new(), Vec::new());
+        let mut identities = HashSet::new();
+        for ready in ready {
+            if !identities.insert(ready.identity.clone()) {
+                later.push(ready);
+            } else {
+                together.extend(self.to_measure(ready)?);
+            }
+        }
+        let best = &self.trials[elites(&self.trials, 1)[0]];
+        let (incumbent, incumbent_us) = (best.candidate(), best.us);
+        let candidates: Vec<Candidate> = together.iter().map(|ready| ready.proposal.candidate()).collect();
+        let tried = self.bench.try_all(incumbent, &candidates, self.settings.rounds)?;
+        let made = tried.len();
+        for (ready, Tried { gpu, result }) in together.into_iter().zip(tried) {
+            let timed = result.and_then(|(correctness, samples)| Ok((correctness, ratio(&samples)?)));
+            self.settle(ready, timed, incumbent_us, Some(gpu))?;
+        }
+        if made < candidates.len() { Err(EvolveError::TimeUp) } else { Ok(later) }
+    }
+
+    /// Checks a candidate and times it against the incumbent.
+    fn attempt(&mut self, ready: Ready) -> Result<(), EvolveError> {
+        let Some(ready) = self.to_measure(ready)? else { return Ok(()) };
+        let candidate = ready.proposal.candidate();
         let correctness = match self.bench.check(&candidate, false)? {
             Ok(correctness) => correctness,
             Err(failure) => return self.quarantine(ready, failure),
@@ -324,14 +363,22 @@ impl Engine<'_> {
             let best = &self.trials[elites(&self.trials, 1)[0]];
             (best.candidate(), best.us)
         };
-        let timed =
-            self.bench.time(Purpose::Trial, &[incumbent, candidate], self.settings.rounds)?.and_then(|samples| {
-                statistics::paired(&samples[1].hot_us, &samples[0].hot_us, 0.95)
-                    .map_err(|none| Failure::Launch(none.to_string()))
-            });
+        let samples = self.bench.time(Purpose::Trial, &[incumbent, candidate], self.settings.rounds)?;
+        let timed = samples.and_then(|samples| Ok((correctness, ratio(&samples)?)));
+        self.settle(ready, timed, incumbent_us, None)
+    }
+
+    /// Makes a trial of a candidate that was timed, or refuses it.
+    fn settle(
+        &mut self,
+        ready: Ready,
+        timed: Result<(Correctness, Interval), Failure>,
+        incumbent_us: f64,
+        gpu: Option<String>,
+    ) -> Result<(), EvolveError> {
         match timed {
-            Ok(ratio) => {
-                let trial = self.accept(ready, correctness, false, ratio, incumbent_us * ratio.estimate)?;
+            Ok((correctness, ratio)) => {
+                let trial = self.accept(ready, correctness, false, ratio, incumbent_us * ratio.estimate, gpu)?;
                 let best_us = self.trials[elites(&self.trials, 1)[0]].us;
                 (self.progress)(Progress::Trial { trial: &trial, best_us });
                 Ok(())
@@ -355,6 +402,7 @@ impl Engine<'_> {
         suite: bool,
         ratio: Interval,
         us: f64,
+        gpu: Option<String>,
     ) -> Result<Trial, EvolveError> {
         let Ready { proposal, identity, built } = ready;
         let number = self.next_number;
@@ -365,8 +413,20 @@ impl Engine<'_> {
         self.budget.spend();
         let facts = built.facts;
         let generation = self.generation;
-        let trial =
-            Trial { number, generation, variant, operator, parents, identity, facts, correctness, suite, ratio, us };
+        let trial = Trial {
+            number,
+            generation,
+            variant,
+            operator,
+            parents,
+            identity,
+            facts,
+            correctness,
+            suite,
+            ratio,
+            us,
+            gpu,
+        };
         self.trials.push(trial.clone());
         Ok(trial)
     }
@@ -588,4 +648,9 @@ fn slower_than_first(samples: &[Sittings], peers: &Peers, noise: &NoiseFloor) ->
     let [choice, first] = samples else { return None };
     let claims = claims(choice, Some(first), &peers.peers, noise).ok()?;
     claims.into_iter().next().filter(|claim| claim.finding == Finding::Slower)
+}
+
+/// Of the second one's time to the first one's.
+fn ratio(samples: &[Samples]) -> Result<Interval, Failure> {
+    statistics::paired(&samples[1].hot_us, &samples[0].hot_us, 0.95).map_err(|none| Failure::Launch(none.to_string()))
 }

@@ -5,6 +5,7 @@ mod bench;
 pub mod budget;
 pub mod candidate;
 pub mod claims;
+pub mod crew;
 pub mod engine;
 #[cfg(test)]
 mod error_rates;

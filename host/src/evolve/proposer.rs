@@ -276,7 +276,7 @@ mod tests {
         let fits = |variant: &Variant| spec::legal(&Problem::SEED, variant, &DeviceLimits::H100).is_ok();
         let sweep = fixture::from_variants(&near.into_iter().filter(fits).collect::<Vec<_>>(), 0.01, 1);
         let device = Replay::new(&sweep);
-        let settings = Settings { trials: 8, ..settings(&format!("python3 {example}")) };
+        let settings = Settings { trials: 30, ..settings(&format!("python3 {example}")) };
         let outcome = run_on(device.clone(), &mut device.clone(), &space(&sweep), &settings, None).unwrap();
         let named: Vec<_> = outcome.trials.iter().filter(|trial| trial.operator == Operator::External).collect();
         assert!(!named.is_empty(), "{:?}", outcome.refusals);

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use spec::Problem;
 
-use super::strategy::{self, Strategy};
+use super::{
+    crew::Hand,
+    strategy::{self, Strategy},
+};
 use crate::{
     cases::Case,
     device::{Device, Failure},
@@ -122,6 +125,11 @@ impl Peers {
 pub trait Lab {
     /// A device in a process of its own.
     fn open(&mut self) -> Result<Box<dyn Device>, Failure>;
+
+    /// Further devices like that of [`Lab::open`], each in a process of its own, which trials may run on at the same time.
+    fn others(&mut self) -> Result<Vec<Hand>, Failure> {
+        Ok(vec![])
+    }
 
     /// What others take for the problem, now or as recorded.
     fn peers(&mut self, problem: &Problem) -> Peers;

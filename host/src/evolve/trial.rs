@@ -96,6 +96,9 @@ pub struct Trial {
     pub ratio: Interval,
     /// Estimated hot time in microseconds, for selection only.
     pub us: f64,
+    /// UUID of the GPU it was timed on, where several took part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
 }
 
 impl Trial {

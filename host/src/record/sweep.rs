@@ -2,7 +2,10 @@
 //!
 //! A [log](super::log) of a header and then rows, compressed with zstd once it is complete. Failures are rows too.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 use spec::{Problem, Variant};
@@ -65,6 +68,9 @@ pub struct Row {
     pub facts: Option<Facts>,
     /// Its measurement, or why there is none.
     pub result: Result<Measurement, Failure>,
+    /// UUID of the GPU it ran on, if that is not the header's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
 }
 
 /// A correct variant's times.
@@ -214,10 +220,19 @@ impl Sweep {
     pub fn preparations(&self) -> Vec<f64> {
         let hot = |samples: &Samples| statistics::median(&samples.hot_us).ln();
         let labels = self.noise.iter().map(|(a, b)| hot(a) - hot(b));
-        let mut batches: Vec<f64> =
-            self.rows.iter().filter_map(|(_, row)| Some(row.result.as_ref().ok()?.reference_us.ln())).collect();
-        batches.dedup();
-        let batches = batches.windows(2).map(|pair| pair[1] - pair[0]);
+        let mut references: BTreeMap<Option<&str>, Vec<f64>> = BTreeMap::new();
+        for (_, row) in &self.rows {
+            let of_batch = row.result.as_ref().ok().map(|measured| measured.reference_us.ln());
+            references.entry(row.gpu.as_deref()).or_default().extend(of_batch);
+        }
+        // Two GPUs are two things to be measured, not two looks at one.
+        let batches: Vec<f64> = references
+            .into_values()
+            .flat_map(|mut batches| {
+                batches.dedup();
+                batches.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
+            })
+            .collect();
         // The difference of two equally distributed moves is wider than one by the square root of 2.
         labels.chain(batches).map(|difference| difference / 2f64.sqrt()).collect()
     }

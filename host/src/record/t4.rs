@@ -149,6 +149,9 @@ fn outcome(variant: &Variant, row: &Row) -> Result<Outcome, T4Error> {
     if let Some(sha256) = &row.sha256 {
         measurements.add("sha256", sha256.as_str(), "");
     }
+    if let Some(gpu) = &row.gpu {
+        measurements.add("gpu", gpu.as_str(), "");
+    }
     measurements.add_fields("facts", row.facts.as_ref())?;
     let mut times = Times::default();
     match &row.result {
@@ -205,8 +208,8 @@ fn row(outcome: &Outcome) -> Result<(Variant, Row), String> {
             None => failure(outcome.invalidity),
         })
     };
-    let sha256 = measured("sha256", &measurements)?;
-    Ok((variant, Row { variant: variant.to_string(), sha256, facts, result }))
+    let (sha256, gpu) = (measured("sha256", &measurements)?, measured("gpu", &measurements)?);
+    Ok((variant, Row { variant: variant.to_string(), sha256, facts, result, gpu }))
 }
 
 fn variant(configuration: &Map<String, Value>) -> Result<Variant, String> {

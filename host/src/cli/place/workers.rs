@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long a GPU may take to answer. Less than a CPU machine needs: a kernel that hangs costs the GPU's time.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// How long the peers may take together: Python and its libraries start slowly.
 const PEERS_LIMIT: Duration = Duration::from_secs(180);
 /// Samples of each peer, before and after ours.
@@ -84,13 +84,17 @@ pub(in crate::cli) struct CpuMachine(pub(in crate::cli) Sm);
 
 impl Lab for CpuMachine {
     fn open(&mut self) -> Result<Box<dyn Device>, Failure> {
-        let device = start(&["--device", "simt", "--sm", self.0.name()], Patience::default())?;
-        Ok(Box::new(device))
+        Ok(Box::new(cpu_machine(self.0)?))
     }
 
     fn peers(&mut self, _: &Problem) -> Peers {
         Peers { peers: vec![], notes: vec!["modelled times are compared with no measured ones".to_owned()] }
     }
+}
+
+/// A CPU machine with the limits of a target's GPU.
+pub(super) fn cpu_machine(sm: Sm) -> Result<Remote, Failure> {
+    start(&["--device", "simt", "--sm", sm.name()], Patience::default())
 }
 
 fn start(arguments: &[&str], patience: Patience) -> Result<Remote, Failure> {
