@@ -83,8 +83,9 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
     })?;
     bar.finish_and_clear();
-    let Summary { measured, failed, left } = summary;
-    println!("{}: {measured} variants measured, {failed} failed, {left} left", args.out.display());
+    let Summary { measured, failed, left, took } = summary;
+    let seconds = took.as_secs_f64();
+    println!("{}: {measured} variants measured, {failed} failed, {left} left; {seconds:.1} s", args.out.display());
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use spec::{Family, Variant};
@@ -93,6 +93,8 @@ pub struct Summary {
     pub failed: usize,
     /// Variants the time did not suffice for.
     pub left: usize,
+    /// How long this call was busy with checking and timing variants, the A/A tests not counted.
+    pub took: Duration,
 }
 
 /// Measures what is planned and not yet in the log, then writes the record: of all, or of what the time sufficed for.
@@ -146,7 +148,9 @@ pub fn sweep(
             }
         }
     }
+    let begun = Instant::now();
     sweeper.measure(&reference, &ready)?;
+    let took = begun.elapsed();
     let planned = plan.variants.len();
     let Summary { measured, failed, .. } = sweeper.log.summary;
     let left = planned.saturating_sub(measured + failed);
@@ -159,7 +163,7 @@ pub fn sweep(
         // The record holds all of it. A log that cannot be removed does no harm.
         let _ = std::fs::remove_file(&path);
     }
-    Ok(Summary { measured, failed, left })
+    Ok(Summary { measured, failed, left, took })
 }
 
 /// Where a sweep keeps what it has measured so far.
@@ -428,7 +432,7 @@ mod tests {
     fn run(sweep_of: &Sweep, out: &Path, seconds: Option<u64>) -> Result<Summary, SweepError> {
         let space = space(sweep_of);
         let cases = cases();
-        let deadline = seconds.map(|seconds| Instant::now() + std::time::Duration::from_secs(seconds));
+        let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let plan = Plan {
             space: &space,
             variants: space.members(),
