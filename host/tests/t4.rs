@@ -1,14 +1,14 @@
 //! T4 results as the program writes them, against the schema that Kernel Tuner ships. Both are fetched by pip; where it
 //! cannot, the test is ignored and says why.
 
-use std::path::Path;
+mod pip;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../records/sweeps/seed-h100.jsonl.zst");
-/// Where pip puts what it fetches.
-const PACKAGES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/kernel-tuner");
 const VALIDATE: &str = "
 import json, pathlib, sys
 import jsonschema
@@ -19,7 +19,7 @@ jsonschema.validate(results, schema)
 fn main() {
     let arguments = Arguments::from_args();
     // Listing tests must not fetch anything.
-    let absent = if arguments.list { None } else { fetch().err() };
+    let absent = if arguments.list { None } else { packages().err() };
     let name = "exported_results_follow_kernel_tuners_schema";
     let trial = match absent {
         None => Trial::test(name, exported_results_follow_the_schema),
@@ -31,24 +31,9 @@ fn main() {
     libtest_mimic::run(&arguments, vec![trial]).exit();
 }
 
-fn schema() -> std::path::PathBuf {
-    Path::new(PACKAGES).join("kernel_tuner/schema/T4/1.0.0/results-schema.json")
-}
-
-fn fetch() -> Result<(), String> {
-    if schema().is_file() && Path::new(PACKAGES).join("jsonschema").is_dir() {
-        return Ok(());
-    }
-    // Of Kernel Tuner only the schema is wanted, not what it needs to run.
-    for arguments in [&["--no-deps", "kernel_tuner==1.5.0"][..], &["jsonschema"]] {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--target", PACKAGES]).args(arguments);
-        let run = pip.output().map_err(|error| format!("python3: {error}"))?;
-        if !run.status.success() {
-            return Err(format!("pip: {}", last_line(&run)));
-        }
-    }
-    Ok(())
+/// Of Kernel Tuner only the schema is wanted, not what it needs to run.
+fn packages() -> Result<PathBuf, String> {
+    pip::fetch("kernel-tuner", &[&["--no-deps", "kernel_tuner==1.5.0"], &["jsonschema"]])
 }
 
 fn last_line(run: &Output) -> String {
@@ -62,11 +47,13 @@ fn host(arguments: [&str; 4]) -> Result<(), Failed> {
 
 /// Empty if the file follows the schema, else the validator's last word.
 fn objection(results: &Path) -> Result<String, Failed> {
+    let packages = packages()?;
+    let schema = packages.join("kernel_tuner/schema/T4/1.0.0/results-schema.json");
     let run = Command::new("python3")
-        .env("PYTHONPATH", PACKAGES)
+        .env("PYTHONPATH", &packages)
         .args(["-c", VALIDATE])
         .arg(results)
-        .arg(schema())
+        .arg(schema)
         .output()?;
     Ok(if run.status.success() { String::new() } else { String::from_utf8_lossy(&run.stderr).into_owned() })
 }

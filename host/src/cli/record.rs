@@ -13,6 +13,14 @@ use crate::record::{
 /// What is to be done with a record.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
+    /// Make one record of the shares that `host work` measured on GPUs of one model.
+    Join {
+        /// The record to write.
+        record: PathBuf,
+        /// The shares.
+        #[arg(required = true)]
+        shares: Vec<PathBuf>,
+    },
     /// Write a record's variants and times in T4, the format of Kernel Tuner. A/A tests and peers stay behind.
     ToT4 {
         /// The record, for example records/sweeps/seed-h100.jsonl.zst.
@@ -32,6 +40,12 @@ pub(super) enum Command {
 /// Does it.
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
+        Command::Join { record, shares } => {
+            let shares = shares.iter().map(|share| Sweep::read(share)).collect::<Result<Vec<_>, _>>()?;
+            let sweep = Sweep::join(shares)?;
+            sweep.write(&record)?;
+            println!("{}: {} variants", record.display(), sweep.rows.len());
+        }
         Command::ToT4 { record, results } => {
             let sweep = Sweep::read(&record)?;
             let text = serde_json::to_string(&t4::export(&sweep)?)?;

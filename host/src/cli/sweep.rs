@@ -11,9 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use spec::{Family, Problem, Variant};
 
 use super::{choice::Choice, place::Place, progress};
-use crate::evolve::{
-    space::Space,
-    sweep::{Plan, Summary, sweep},
+use crate::{
+    evolve::{
+        space::Space,
+        sweep::{Plan, Summary, sweep},
+    },
+    record::trials::Trials,
 };
 
 /// Arguments of `host sweep`.
@@ -49,6 +52,10 @@ pub(super) struct Args {
     /// Begin no further batch after so many seconds; a later call with the same arguments goes on.
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u64>,
+    /// Measure nothing: share the variants out to so many files for `host work`, trials-0.json and so on in the folder that
+    /// --out names.
+    #[arg(long, value_name = "FILES", conflicts_with = "time_limit")]
+    split: Option<usize>,
     /// The record, for example records/sweeps/seed-h100.jsonl.zst.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -64,6 +71,14 @@ pub(super) fn run(args: Args) -> Result<()> {
     let (variants, part) = part(&place.space, family, args.sample, args.seed);
     ensure!(!variants.is_empty(), "no variant of {} can run here", args.problem);
 
+    if let Some(files) = args.split {
+        let files = Trials::share_out(args.problem, &part, args.rounds, args.seed, &variants, files);
+        for (number, trials) in files.iter().enumerate() {
+            trials.write(&args.out.join(format!("trials-{number}.json")))?;
+        }
+        println!("{}: {} variants in {} files", args.out.display(), variants.len(), files.len());
+        return Ok(());
+    }
     let bar = progress::bar(variants.len() as u64);
     let plan = Plan {
         space: &place.space,
@@ -73,6 +88,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         rounds: args.rounds,
         seed: args.seed,
         date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+        again: true,
         deadline,
         out: &args.out,
     };

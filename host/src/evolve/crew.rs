@@ -214,6 +214,15 @@ mod tests {
 
     /// A run on three devices, the journal's text, and the GPUs that trials ran on; GPUs are taken out of the first two.
     fn run(path: &Path, resume: bool, paces: [usize; 3]) -> (Outcome, String, Vec<Option<String>>) {
+        run_until(None, path, resume, paces)
+    }
+
+    fn run_until(
+        deadline: Option<Instant>,
+        path: &Path,
+        resume: bool,
+        paces: [usize; 3],
+    ) -> (Outcome, String, Vec<Option<String>>) {
         let replay = Replay::new(record());
         let device = |(number, pace): (usize, usize)| {
             let description = Description { uuid: format!("GPU-{number}"), ..replay.description().clone() };
@@ -225,7 +234,7 @@ mod tests {
             source: &mut replay.clone(),
             lab: &mut Crew(paces.into_iter().enumerate().map(device).collect()),
             cases: &cases(),
-            deadline: None,
+            deadline,
             progress: &mut |_| (),
         };
         let mut outcome = evolve(run, |header| Ok(Journal::open(path, header, resume)?)).unwrap();
@@ -275,5 +284,21 @@ mod tests {
         let error = run_on(replay.clone(), &mut replay.clone(), &space(record()), &settings, Some((&path, true)));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("the journal's others is ") && error.ends_with("it cannot be resumed"), "{error}");
+    }
+
+    #[test]
+    fn a_time_limit_keeps_what_was_measured_and_a_resumed_run_agrees() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut stopped = 0;
+        for milliseconds in [0, 5, 10, 15, 20, 30, 40] {
+            let _ = fs::remove_file(&path);
+            let deadline = Some(Instant::now() + Duration::from_millis(milliseconds));
+            let (outcome, journal, _) = run_until(deadline, &path, false, [3, 5, 1]);
+            stopped += usize::from(outcome.notes.iter().any(|note| note.ends_with("the time was up")));
+            let (resumed, same, _) = run(&path, true, [3, 5, 1]);
+            assert_eq!((&resumed, &same), (&outcome, &journal), "{milliseconds} ms");
+        }
+        assert!(stopped > 1, "{stopped}");
     }
 }

@@ -78,6 +78,8 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Today, UTC, `YYYY-MM-DD`.
     pub date: String,
+    /// Whether the fastest are measured again once all are measured; a share of a sweep cannot know them.
+    pub again: bool,
     /// When no further batch is begun.
     pub deadline: Option<Instant>,
     /// The record to write; the log beside it keeps what was measured until the record is complete.
@@ -155,7 +157,9 @@ pub fn sweep(
     let Summary { measured, failed, .. } = sweeper.log.summary;
     let left = planned.saturating_sub(measured + failed);
     if left == 0 {
-        sweeper.measure_again(source, &reference, &path)?;
+        if plan.again {
+            sweeper.measure_again(source, &reference, &path)?;
+        }
         sweeper.noise(&reference)?;
     }
     finish(&path, plan.out)?;
@@ -441,6 +445,7 @@ mod tests {
             rounds: 10,
             seed: 1,
             date: "2000-01-01".into(),
+            again: true,
             deadline,
             out,
         };

@@ -6,3 +6,4 @@ pub(crate) mod fixture;
 pub mod log;
 pub mod sweep;
 pub mod t4;
+pub mod trials;
