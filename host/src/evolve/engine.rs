@@ -308,7 +308,7 @@ impl Engine<'_> {
     }
 
     /// A candidate that is to be measured; one that needs no measurement of its own, or fails before it, is set aside.
-    fn to_measure(&mut self, ready: Ready) -> Result<Option<Ready>, EvolveError> {
+    fn unsettled(&mut self, ready: Ready) -> Result<Option<Ready>, EvolveError> {
         let candidate = ready.proposal.candidate();
         if let Some((other, failure)) = self.quarantined.get(&ready.identity) {
             let why = format!("its code and launch are those of {other}, which was refused: {failure}");
@@ -336,7 +336,7 @@ impl Engine<'_> {
             if !identities.insert(ready.identity.clone()) {
                 later.push(ready);
             } else {
-                together.extend(self.to_measure(ready)?);
+                together.extend(self.unsettled(ready)?);
             }
         }
         let best = &self.trials[elites(&self.trials, 1)[0]];
@@ -353,7 +353,7 @@ impl Engine<'_> {
 
     /// Checks a candidate and times it against the incumbent.
     fn attempt(&mut self, ready: Ready) -> Result<(), EvolveError> {
-        let Some(ready) = self.to_measure(ready)? else { return Ok(()) };
+        let Some(ready) = self.unsettled(ready)? else { return Ok(()) };
         let candidate = ready.proposal.candidate();
         let correctness = match self.bench.check(&candidate, false)? {
             Ok(correctness) => correctness,
