@@ -121,7 +121,7 @@ mod tests {
         for (from, to, why) in [
             ("\"schema\": 1", "\"schema\": 2", "its schema is 2; 1 is understood"),
             ("\"rounds\"", "\"laps\"", "unknown field `laps`"),
-            ("tile_q=", "tile_z=", "a variant such as"),
+            ("tile_q=", "tile_z=", "gene number 1 of the variant is unknown"),
         ] {
             std::fs::write(&path, text.replace(from, to)).unwrap();
             let error = Trials::read(&path).unwrap_err().to_string();
