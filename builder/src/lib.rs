@@ -8,6 +8,7 @@ mod cargo;
 mod catalog;
 pub mod check;
 mod compile;
+mod edit;
 mod error;
 mod facts;
 mod files;

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use builder::{BuildError, Library, PtxArtifact};
@@ -163,6 +163,15 @@ impl Attention {
     ) -> Result<Self, AttentionError> {
         let Chosen { variant, artifact, choice } =
             dispatch::choose(library, gpu.name(), gpu.limits(), dispatch, problem)?;
+        Ok(Self { choice, ..Self::from_artifact(gpu, artifact, problem, &variant)? })
+    }
+
+    /// A plan by the variant that the dispatch records in a file name for this GPU. The file is verified first: records of
+    /// another GPU, of code that has changed since, or that cannot be read leave a default, and [`Attention::choice`] says
+    /// so. `host verify` checks such a file in depth.
+    pub fn by_file(gpu: &Gpu, library: &Library, records: &Path, problem: &Problem) -> Result<Self, AttentionError> {
+        let Chosen { variant, artifact, choice } =
+            dispatch::choose_by_file(library, gpu.name(), gpu.limits(), records, problem)?;
         Ok(Self { choice, ..Self::from_artifact(gpu, artifact, problem, &variant)? })
     }
 

@@ -87,7 +87,29 @@ impl Dispatch {
         if dispatch.schema != SCHEMA {
             return Err(malformed(format!("its schema is {}; {SCHEMA} is understood", dispatch.schema)));
         }
+        for (i, Entry { problem, hot_us, .. }) in dispatch.entries.iter().enumerate() {
+            if !hot_us.is_finite() || *hot_us <= 0.0 {
+                return Err(malformed(format!("{problem}: hot_us is {hot_us}; it must be above 0")));
+            }
+            if dispatch.entries[..i].iter().any(|other| other.problem == *problem) {
+                return Err(malformed(format!("{problem} is there twice")));
+            }
+        }
         Ok(dispatch)
+    }
+
+    /// The records in a file for the GPU with this name, or why none of them is followed.
+    pub fn load(path: &Path, gpu: &str) -> Result<Self, Refusal> {
+        let dispatch = Self::read(path).map_err(|error| Refusal::Unreadable(error.to_string()))?;
+        dispatch.check_gpu(gpu)?;
+        Ok(dispatch)
+    }
+
+    fn check_gpu(&self, here: &str) -> Result<(), Refusal> {
+        if self.gpu == here {
+            return Ok(());
+        }
+        Err(Refusal::OtherGpu { recorded: self.gpu.clone(), here: here.to_owned() })
     }
 
     /// The records of the GPU with this name in the project at `root`; `None` if there are none.
@@ -109,6 +131,11 @@ impl Dispatch {
     /// The GPU's name.
     pub fn gpu(&self) -> &str {
         &self.gpu
+    }
+
+    /// The records, in the order of the problems' names.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// The record of a problem.
@@ -159,6 +186,9 @@ pub enum Refusal {
     /// There are none.
     #[error("no dispatch records were given")]
     NoRecords,
+    /// Their file cannot be used.
+    #[error("the dispatch records cannot be used: {0}")]
+    Unreadable(String),
     /// They are of another GPU.
     #[error("the dispatch records are of {recorded}, this is {here}")]
     OtherGpu {
@@ -221,8 +251,22 @@ pub fn choose(
     dispatch: Option<&Dispatch>,
     problem: &Problem,
 ) -> Result<Chosen, AttentionError> {
-    match recorded(library, gpu, limits, dispatch, problem) {
+    match dispatch.ok_or(Refusal::NoRecords).and_then(|dispatch| follow(library, gpu, limits, dispatch, problem)) {
         Ok(chosen) => Ok(chosen),
+        Err(refusal) => default(library, limits, problem, Choice::Default(refusal)),
+    }
+}
+
+/// Like [`choose`], by the records in a file. A file that cannot be used leaves the default too.
+pub fn choose_by_file(
+    library: &Library,
+    gpu: &str,
+    limits: &DeviceLimits,
+    path: &Path,
+    problem: &Problem,
+) -> Result<Chosen, AttentionError> {
+    match Dispatch::load(path, gpu) {
+        Ok(dispatch) => choose(library, gpu, limits, Some(&dispatch), problem),
         Err(refusal) => default(library, limits, problem, Choice::Default(refusal)),
     }
 }
@@ -233,17 +277,15 @@ pub(crate) fn code(library: &Library, sm: Sm, problem: &Problem, variant: &Varia
     library.ptx(&[variant.kernel(problem)], sm).swap_remove(0)
 }
 
-fn recorded(
+/// The recorded variant for a problem, or why its record does not hold on this GPU and with this code.
+pub(crate) fn follow(
     library: &Library,
     gpu: &str,
     limits: &DeviceLimits,
-    dispatch: Option<&Dispatch>,
+    dispatch: &Dispatch,
     problem: &Problem,
 ) -> Result<Chosen, Refusal> {
-    let dispatch = dispatch.ok_or(Refusal::NoRecords)?;
-    if dispatch.gpu != gpu {
-        return Err(Refusal::OtherGpu { recorded: dispatch.gpu.clone(), here: gpu.to_owned() });
-    }
+    dispatch.check_gpu(gpu)?;
     let entry = dispatch.find(problem).ok_or(Refusal::NotRecorded)?;
     let name = || entry.variant.clone();
     let variant = entry.variant.parse().map_err(|reason| Refusal::Unknown { variant: name(), reason })?;
@@ -277,17 +319,17 @@ fn default(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use builder::{Catalog, Project, Shipped, ToolchainVersion};
     use tempfile::TempDir;
 
     use super::*;
 
-    const LIMITS: DeviceLimits = DeviceLimits::H100;
-    const GPU: &str = "NVIDIA H100 80GB HBM3";
+    pub(crate) const LIMITS: DeviceLimits = DeviceLimits::H100;
+    pub(crate) const GPU: &str = "NVIDIA H100 80GB HBM3";
 
     /// A project without sources whose catalog holds these variants of the seed shape.
-    fn library(variants: &[Variant]) -> (Library, TempDir) {
+    pub(crate) fn library(variants: &[Variant]) -> (Library, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let shipped = |variant: &Variant| {
             let kernel = variant.kernel(&Problem::SEED);
@@ -301,13 +343,13 @@ mod tests {
         (Library::of(project, Err(none), None).unwrap(), folder)
     }
 
-    fn two() -> [Variant; 2] {
+    pub(crate) fn two() -> [Variant; 2] {
         let mut all = defaults(&Problem::SEED, &LIMITS);
         let mut next = || all.next().unwrap();
         [next(), next()]
     }
 
-    fn dispatch(variant: &Variant) -> Dispatch {
+    pub(crate) fn dispatch(variant: &Variant) -> Dispatch {
         let mut dispatch = Dispatch::new(GPU);
         dispatch.put(Entry {
             problem: Problem::SEED,
@@ -354,6 +396,41 @@ mod tests {
         assert!(matches!(with(&|entry| entry.variant.clone_from(&huge)), Refusal::Illegal { .. }));
         let absent = second.to_string().replace("stages=2", "stages=1").replace("tile_kv=64", "tile_kv=32");
         assert!(matches!(with(&|entry| entry.variant.clone_from(&absent)), Refusal::Code(_)));
+    }
+
+    #[test]
+    fn a_file_is_verified_when_it_is_loaded_and_leaves_the_default_where_it_does_not_hold() {
+        let [first, second] = two();
+        let (library, folder) = library(&[first, second]);
+        let path = folder.path().join("records.json");
+        let choice = |gpu: &str| choose_by_file(&library, gpu, &LIMITS, &path, &Problem::SEED).unwrap();
+        let refused = |gpu: &str| {
+            let chosen = choice(gpu);
+            assert_eq!(chosen.variant, first);
+            chosen.choice.to_string()
+        };
+        assert!(refused(GPU).starts_with("a default: the dispatch records cannot be used: "), "{}", refused(GPU));
+
+        let good = dispatch(&second);
+        good.write(&path).unwrap();
+        assert_eq!(choice(GPU).variant, second);
+        assert_eq!(refused("NVIDIA L4"), format!("a default: the dispatch records are of {GPU}, this is NVIDIA L4"));
+
+        let text = fs::read_to_string(&path).unwrap();
+        let sha256 = &good.entries[0].sha256;
+        for (from, to, why) in [
+            (sha256.as_str(), "00", "is stale: its code was 00, it is "),
+            ("\"schema\": 1", "\"schema\": 7", "its schema is 7; 1 is understood"),
+            ("4.5", "0.0", "hot_us is 0; it must be above 0"),
+            ("4.5", "null", "invalid type: null"),
+            ("tile_q=", "tile_z=", "is unknown: "),
+        ] {
+            assert!(text.contains(from), "{from}");
+            fs::write(&path, text.replace(from, to)).unwrap();
+            assert!(refused(GPU).contains(why), "{}", refused(GPU));
+        }
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        assert!(refused(GPU).contains("EOF"), "{}", refused(GPU));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod cases;
+mod child;
 pub mod cli;
 pub mod device;
 pub mod dispatch;
@@ -12,3 +13,4 @@ pub mod oracle;
 pub mod record;
 pub mod report;
 pub mod tensor;
+pub mod verify;

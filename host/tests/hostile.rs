@@ -306,7 +306,7 @@ fn the_run_goes_on(place: &Place) -> Outcomes {
     let variants = Fixture::ALL.map(Fixture::variant).into_iter().chain(honest.clone()).collect();
     let outcome = run(place, ANSWER, None, variants)?;
     for fixture in Fixture::ALL {
-        let refusal = outcome.refusals.iter().find(|refusal| refusal.variant == fixture.variant());
+        let refusal = outcome.refusals.iter().find(|refusal| refusal.variant == Some(fixture.variant().into()));
         let refusal = refusal.ok_or_else(|| format!("{fixture} was not refused: {:?}", outcome.trials))?;
         let (reason, text) = expected(fixture, place.is_gpu());
         ensure(refusal.reason == reason && refusal.why.contains(text), refusal)?;

@@ -13,7 +13,7 @@ use crate::{
     evolve::{
         engine::{Run, evolve},
         journal::Journal,
-        settings::Settings,
+        settings::{Proposer, Settings},
         strategy,
     },
     record::file,
@@ -30,6 +30,12 @@ pub(super) struct Args {
     /// How candidates are chosen.
     #[arg(long, value_enum, default_value_t = strategy::Kind::Full)]
     strategy: strategy::Kind,
+    /// Ask this program for candidates first, and choose by the strategy only what it does not name: see docs/proposer.md.
+    #[arg(long, value_name = "COMMAND")]
+    proposer: Option<String>,
+    /// Seconds the proposer may take to answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "proposer")]
+    proposer_limit: u64,
     /// Distinct, valid, measured trials.
     #[arg(long, default_value_t = 45)]
     trials: u32,
@@ -42,6 +48,9 @@ pub(super) struct Args {
     /// Where trials run: auto, cuda:N, replay, replay:FILE or simt.
     #[arg(long, default_value = "auto")]
     device: Choice,
+    /// Numbers of the GPUs that trials run on at the same time, for example 0,1; with a replay or simt, that many of them.
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    devices: Vec<u32>,
     /// A store of compiled kernels that was filled elsewhere.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -67,7 +76,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     ensure!(args.trials >= 1, "--trials is 0; at least 1 is needed");
     ensure!(args.population >= 1, "--population is 0; at least 1 is needed");
     let deadline = args.time_limit.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut place = Place::open(&args.device, &args.problem, args.store.as_deref())?;
+    let mut place = Place::open(&args.device, &args.devices, &args.problem, args.store.as_deref())?;
     let out = match args.out {
         Some(out) => out,
         None => runs::folder(&args.problem, args.resume)?,
@@ -75,6 +84,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let journal = args.journal.unwrap_or_else(|| out.join("journal.jsonl"));
     let settings = Settings {
         strategy: args.strategy,
+        proposer: args.proposer.map(|command| Proposer { command, seconds: args.proposer_limit }),
         seed: args.seed,
         trials: args.trials,
         population: args.population,
@@ -94,7 +104,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     let mut outcome = evolve(run, |header| Ok(Journal::open(&journal, header, args.resume)?))?;
     bar.finish_and_clear();
-    if place.recorded {
+    if place.is_recorded() {
         eprintln!("Running generation 0 and the winner on the CPU machine.");
         rehearsal::rehearse(&mut outcome, &place.cases.gate);
     }

@@ -8,9 +8,12 @@ mod choice;
 mod evolve;
 mod place;
 mod progress;
+mod record;
 mod rehearsal;
 mod runs;
 mod sweep;
+mod verify;
+mod work;
 mod worker;
 
 use std::process::ExitCode;
@@ -35,6 +38,14 @@ enum Command {
     Bench(bench::Args),
     /// Compare the strategies over many seeds on records of sweeps.
     Ablate(ablate::Args),
+    /// Turn records of sweeps into other formats, and back.
+    /// Measure the trials in a file and write the results to a file: a sweep's share of a cluster's machine.
+    Work(work::Args),
+    /// Join records of sweeps, turn them into other formats, and back.
+    #[command(subcommand)]
+    Record(record::Command),
+    /// Check dispatch records again: their schema, GPU and code, and what they run, for correctness and speed.
+    Verify(verify::Args),
     /// Serve a device on standard input and output; other commands start it.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -47,6 +58,9 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Ablate(args) => ablate::run(args),
+        Command::Work(args) => work::run(args),
+        Command::Record(command) => record::run(command),
+        Command::Verify(args) => verify::run(args),
         Command::Worker(args) => worker::run(args),
     };
     match result {

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::evolve::engine::Progress;
+use crate::evolve::{engine::Progress, trial::Refusal};
 
 /// A bar of this many steps.
 pub(super) fn bar(steps: u64) -> ProgressBar {
@@ -23,7 +23,10 @@ pub(super) fn show(bar: &ProgressBar, progress: Progress<'_>) {
             bar.inc(1);
             bar.set_message(format!("best {best_us:.2} us, last {:.2} us", trial.us));
         }
-        Progress::Refused(refusal) => bar.println(format!("refused {}: {}", refusal.variant, refusal.why)),
+        Progress::Refused(Refusal { variant: Some(candidate), why, .. }) => {
+            bar.println(format!("refused {candidate}: {why}"));
+        }
+        Progress::Refused(Refusal { why, .. }) => bar.println(why),
         Progress::Confirming(trial) => bar.set_message(format!("confirming {:.2} us in a fresh process", trial.us)),
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn rehearse(outcome: &mut Outcome, cases: &[Case]) {
 fn execute(outcome: &Outcome, variants: &[Variant], cases: &[Case]) -> Result<Vec<Execution>, Failure> {
     let problem = outcome.run.problem;
     let limits = DeviceLimits::of(outcome.run.device.limits.sm);
-    let mut source = SimtSource::open(problem).map_err(|error| Failure::Build(error.to_string()))?;
+    let mut source = SimtSource::open(problem, limits.sm).map_err(|error| Failure::Build(error.to_string()))?;
     let mut device = CpuMachine(limits.sm).open()?;
     let mut executed = Vec::new();
     for (variant, compiled) in variants.iter().zip(source.compile(variants)) {

@@ -11,9 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use spec::{Family, Problem, Variant};
 
 use super::{choice::Choice, place::Place, progress};
-use crate::evolve::{
-    space::Space,
-    sweep::{Plan, Summary, sweep},
+use crate::{
+    evolve::{
+        space::Space,
+        sweep::{Plan, Summary, sweep},
+    },
+    record::trials::Trials,
 };
 
 /// Arguments of `host sweep`.
@@ -40,12 +43,19 @@ pub(super) struct Args {
     /// Where it runs: auto or cuda:N; replay and simt for a try.
     #[arg(long, default_value = "auto")]
     device: Choice,
+    /// Numbers of the GPUs that are measured on at the same time, for example 0,1; with a replay or simt, that many of them.
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    devices: Vec<u32>,
     /// A store of compiled kernels that was filled elsewhere.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Begin no further batch after so many seconds; a later call with the same arguments goes on.
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u64>,
+    /// Measure nothing: share the variants out to so many files for `host work`, trials-0.json and so on in the folder that
+    /// --out names.
+    #[arg(long, value_name = "FILES", conflicts_with = "time_limit")]
+    split: Option<usize>,
     /// The record, for example records/sweeps/seed-h100.jsonl.zst.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -56,11 +66,19 @@ pub(super) fn run(args: Args) -> Result<()> {
     ensure!(args.rounds >= 6, "--rounds is {}; at least 6 are needed for an interval", args.rounds);
     let deadline = args.time_limit.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let family = args.family.as_deref().map(family).transpose()?;
-    let mut place = Place::open(&args.device, &args.problem, args.store.as_deref())?;
+    let mut place = Place::open(&args.device, &args.devices, &args.problem, args.store.as_deref())?;
     eprintln!("{}", place.introduction);
     let (variants, part) = part(&place.space, family, args.sample, args.seed);
     ensure!(!variants.is_empty(), "no variant of {} can run here", args.problem);
 
+    if let Some(files) = args.split {
+        let files = Trials::share_out(args.problem, &part, args.rounds, args.seed, &variants, files);
+        for (number, trials) in files.iter().enumerate() {
+            trials.write(&args.out.join(format!("trials-{number}.json")))?;
+        }
+        println!("{}: {} variants in {} files", args.out.display(), variants.len(), files.len());
+        return Ok(());
+    }
     let bar = progress::bar(variants.len() as u64);
     let plan = Plan {
         space: &place.space,
@@ -70,6 +88,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         rounds: args.rounds,
         seed: args.seed,
         date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+        again: true,
         deadline,
         out: &args.out,
     };
@@ -80,8 +99,9 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
     })?;
     bar.finish_and_clear();
-    let Summary { measured, failed, left } = summary;
-    println!("{}: {measured} variants measured, {failed} failed, {left} left", args.out.display());
+    let Summary { measured, failed, left, took } = summary;
+    let seconds = took.as_secs_f64();
+    println!("{}: {measured} variants measured, {failed} failed, {left} left; {seconds:.1} s", args.out.display());
     Ok(())
 }
 

@@ -46,7 +46,7 @@ pub enum Kind {
 }
 
 /// The compiled form of a variant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// A PTX file with the one entry point `attention`.
@@ -155,7 +155,8 @@ pub enum Failure {
     /// The record has no measurement of it.
     #[error("not in the record")]
     Unrecorded,
-    /// The device itself failed, through no fault of the subject.
+    /// The device itself failed, through no fault of the subject. A device in a worker process answers the next request from
+    /// a fresh one.
     #[error("device failed: {0}")]
     Device(String),
 }

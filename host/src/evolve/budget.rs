@@ -37,6 +37,8 @@ pub enum Reason {
     Unrecorded,
     /// The device failed.
     Device,
+    /// A program outside was asked for candidates and gave none.
+    Proposer,
 }
 
 impl Reason {
@@ -71,6 +73,7 @@ impl Reason {
             Self::Impossible => "impossible time",
             Self::Unrecorded => "not in the record",
             Self::Device => "device failed",
+            Self::Proposer => "no candidate from the proposer",
         }
     }
 }

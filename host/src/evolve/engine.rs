@@ -11,13 +11,15 @@ use spec::{Family, Variant};
 
 use super::{
     EvolveError,
-    bench::{Bench, Built, Purpose},
+    bench::{Bench, Built, Purpose, Tried},
     budget::{Budget, Reason},
+    candidate::Candidate,
     claims::{Claim, Finding, claims},
     insight::Insights,
     journal::{Header, Journal},
     outcome::{self, Outcome, Overturned},
     population::elites,
+    proposer::{Declined, Reply},
     settings::{Cases, Lab, Peers, Settings},
     source::{Source, gate},
     space::Space,
@@ -25,7 +27,7 @@ use super::{
     trial::{Identity, Operator, Proposal, Refusal, Trial, Verdict},
 };
 use crate::{
-    device::{Correctness, Failure},
+    device::{Correctness, Failure, Samples},
     measure::{
         noise::NoiseFloor,
         sittings::Sittings,
@@ -87,6 +89,7 @@ pub fn evolve(
         trials: Vec::new(),
         refusals: Vec::new(),
         tried: HashSet::new(),
+        tried_rewritten: HashSet::new(),
         measured: HashMap::new(),
         quarantined: HashMap::new(),
         to_first: HashMap::new(),
@@ -111,11 +114,14 @@ struct Engine<'a> {
     budget: Budget,
     trials: Vec<Trial>,
     refusals: Vec<Refusal>,
+    /// Variants of the project's own source that were tried.
     tried: HashSet<Variant>,
+    /// Candidates of rewritten sources that were tried.
+    tried_rewritten: HashSet<Candidate>,
     /// Which trial measured an identity.
     measured: HashMap<Identity, usize>,
     /// Whose identity a device refused, and why: it is not run again.
-    quarantined: HashMap<Identity, (Variant, Failure)>,
+    quarantined: HashMap<Identity, (Candidate, Failure)>,
     /// Log-ratios to the first incumbent, one per time a trial was measured again.
     to_first: HashMap<usize, Vec<f64>>,
     notes: Vec<String>,
@@ -149,7 +155,7 @@ impl Engine<'_> {
                     Ok((correctness, noise, us)) => {
                         let one = Interval { low: 1.0, estimate: 1.0, high: 1.0 };
                         (self.progress)(Progress::Noise(&noise));
-                        let trial = self.accept(ready, correctness, true, one, us)?;
+                        let trial = self.accept(ready, correctness, true, one, us, None)?;
                         return Ok((trial, noise));
                     }
                     Err(failure) => self.quarantine(ready, failure)?,
@@ -163,13 +169,13 @@ impl Engine<'_> {
     }
 
     fn noise_of(&mut self, ready: &Ready) -> Result<Result<(Correctness, NoiseFloor, f64), Failure>, EvolveError> {
-        let variant = ready.proposal.variant;
-        let correctness = match self.bench.check(&variant, true)? {
+        let candidate = ready.proposal.candidate();
+        let correctness = match self.bench.check(&candidate, true)? {
             Ok(correctness) => correctness,
             Err(failure) => return Ok(Err(failure)),
         };
         let sitting = |sitting| Purpose::Noise { sitting };
-        let samples = match self.bench.sittings(sitting, &[variant; 2], self.sittings())? {
+        let samples = match self.bench.sittings(sitting, &[candidate; 2], self.sittings())? {
             Ok(samples) => samples,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -186,31 +192,55 @@ impl Engine<'_> {
 
     /// Generations until the budget is spent, the space exhausted or the time up.
     fn search(&mut self, first: &Trial, noise: &NoiseFloor) -> Result<(), EvolveError> {
-        let strategy = self.settings.strategy.strategy();
+        let mut strategy = self.settings.strategy();
         let population = self.settings.population.max(1);
         while self.budget.left() > 0 {
             (self.progress)(Progress::Generation(self.generation));
             let insights = self.insights(noise);
             let mut rng = self.rng();
             let elites = self.elites();
+            let device = self.bench.description().clone();
             let context = Context {
                 space: self.bench.space,
                 tried: &self.tried,
                 elites: &elites,
                 insights: &insights,
                 generation: self.generation,
+                trials: &self.trials,
+                refusals: &self.refusals,
+                device: &device,
             };
-            let proposals = if self.generation == 0 {
-                // The first incumbent is one of the first generation.
-                strategy.open(&context, (population - 1).max(1).min(self.budget.left()) as usize, &mut rng)
-            } else {
-                strategy.propose(&context, population.min(self.budget.left()) as usize, &mut rng)
+            // The first incumbent is one of the first generation.
+            let count = if self.generation == 0 { (population - 1).max(1) } else { population };
+            let count = count.min(self.budget.left()) as usize;
+            let reply = match strategy.outside() {
+                Some(outside) => self.bench.consult(outside, &context, count)?,
+                None => Reply::default(),
             };
+            let mut proposals = reply.proposals;
+            // A program outside that names what cannot be tried must not keep a run from its end.
+            let usable = |proposal: &&Proposal| {
+                !self.was_tried(&proposal.candidate()) && context.space.admit(&proposal.variant).is_ok()
+            };
+            let missing = count.saturating_sub(proposals.iter().filter(usable).count());
+            proposals.extend(match self.generation {
+                _ if missing == 0 => vec![],
+                0 => strategy.open(&context, missing, &mut rng),
+                _ => strategy.propose(&context, missing, &mut rng),
+            });
+            for Declined { reason, why } in reply.declined {
+                self.set_aside(None, reason, why)?;
+            }
             if proposals.is_empty() {
                 self.notes.push(format!("stopped after {} trials: no untried variant is left", self.budget.spent));
                 break;
             }
-            for ready in self.admit(proposals)? {
+            let mut ready = self.admit(proposals)?;
+            if self.bench.has_crew() {
+                self.bench.check_time()?;
+                ready = self.attempt_together(ready)?;
+            }
+            for ready in ready {
                 self.bench.check_time()?;
                 self.attempt(ready)?;
             }
@@ -231,26 +261,37 @@ impl Engine<'_> {
         Ok(())
     }
 
+    fn was_tried(&self, candidate: &Candidate) -> bool {
+        match candidate.edit {
+            None => self.tried.contains(&candidate.variant),
+            Some(_) => self.tried_rewritten.contains(candidate),
+        }
+    }
+
     /// What of these may be checked: not tried before, legal, compiled, past the compiler gate, of an identity of its own.
     fn admit(&mut self, proposals: Vec<Proposal>) -> Result<Vec<Ready>, EvolveError> {
         let mut legal = Vec::new();
         for proposal in proposals {
-            let variant = proposal.variant;
-            if !self.tried.insert(variant) {
-                self.set_aside(variant, Reason::Duplicate, "it was proposed before".into())?;
+            let candidate = proposal.candidate();
+            let new = match candidate.edit {
+                None => self.tried.insert(candidate.variant),
+                Some(_) => self.tried_rewritten.insert(candidate),
+            };
+            if !new {
+                self.set_aside(Some(candidate), Reason::Duplicate, "it was proposed before".into())?;
                 continue;
             }
-            match self.bench.space.admit(&variant) {
+            match self.bench.space.admit(&candidate.variant) {
                 Ok(geometry) => legal.push((proposal, geometry)),
-                Err(failure) => self.refuse(variant, &failure)?,
+                Err(failure) => self.refuse(candidate, &failure)?,
             }
         }
-        let variants: Vec<Variant> = legal.iter().map(|(proposal, _)| proposal.variant).collect();
-        if variants.is_empty() {
+        let candidates: Vec<Candidate> = legal.iter().map(|(proposal, _)| proposal.candidate()).collect();
+        if candidates.is_empty() {
             return Ok(vec![]);
         }
         let mut ready: Vec<Ready> = Vec::new();
-        for ((proposal, geometry), built) in legal.into_iter().zip(self.bench.compile(&variants)?) {
+        for ((proposal, geometry), built) in legal.into_iter().zip(self.bench.compile(&candidates)?) {
             let gated = built.and_then(|built| match &built.facts {
                 Some(facts) => gate(facts).map(|()| built),
                 None => Ok(built),
@@ -260,38 +301,84 @@ impl Engine<'_> {
                     let identity = Identity { sha256: built.sha256.clone(), geometry };
                     ready.push(Ready { proposal, identity, built });
                 }
-                Err(failure) => self.refuse(proposal.variant, &failure)?,
+                Err(failure) => self.refuse(proposal.candidate(), &failure)?,
             }
         }
         Ok(ready)
     }
 
-    /// Checks a candidate and times it against the incumbent.
-    fn attempt(&mut self, ready: Ready) -> Result<(), EvolveError> {
-        let variant = ready.proposal.variant;
+    /// A candidate that is to be measured; one that needs no measurement of its own, or fails before it, is set aside.
+    fn unsettled(&mut self, ready: Ready) -> Result<Option<Ready>, EvolveError> {
+        let candidate = ready.proposal.candidate();
         if let Some((other, failure)) = self.quarantined.get(&ready.identity) {
             let why = format!("its code and launch are those of {other}, which was refused: {failure}");
-            return self.set_aside(variant, Reason::of(failure), why);
+            self.set_aside(Some(candidate), Reason::of(failure), why)?;
+            return Ok(None);
         }
         if let Some(number) = self.measured.get(&ready.identity) {
             let why = format!("its code and launch are those of trial {number}, whose measurement it shares");
-            return self.set_aside(variant, Reason::Shared, why);
+            self.set_aside(Some(candidate), Reason::Shared, why)?;
+            return Ok(None);
         }
-        let correctness = match self.bench.check(&variant, false)? {
+        if let Err(failure) = self.bench.rehearse(&candidate)? {
+            self.quarantine(ready, failure)?;
+            return Ok(None);
+        }
+        Ok(Some(ready))
+    }
+
+    /// Tries candidates at the same time, all against the incumbent that there is before any of them, and settles them in the
+    /// order they were proposed in. Returns those of the same identity as another of them: their turn is after it.
+    fn attempt_together(&mut self, ready: Vec<Ready>) -> Result<Vec<Ready>, EvolveError> {
+        let (mut together, mut later) = (Vec::new(), Vec::new());
+        let mut identities = HashSet::new();
+        for ready in ready {
+            if !identities.insert(ready.identity.clone()) {
+                later.push(ready);
+            } else {
+                together.extend(self.unsettled(ready)?);
+            }
+        }
+        let best = &self.trials[elites(&self.trials, 1)[0]];
+        let (incumbent, incumbent_us) = (best.candidate(), best.us);
+        let candidates: Vec<Candidate> = together.iter().map(|ready| ready.proposal.candidate()).collect();
+        let tried = self.bench.try_all(incumbent, &candidates, self.settings.rounds)?;
+        let made = tried.len();
+        for (ready, Tried { gpu, result }) in together.into_iter().zip(tried) {
+            let timed = result.and_then(|(correctness, samples)| Ok((correctness, ratio(&samples)?)));
+            self.settle(ready, timed, incumbent_us, Some(gpu))?;
+        }
+        if made < candidates.len() { Err(EvolveError::TimeUp) } else { Ok(later) }
+    }
+
+    /// Checks a candidate and times it against the incumbent.
+    fn attempt(&mut self, ready: Ready) -> Result<(), EvolveError> {
+        let Some(ready) = self.unsettled(ready)? else { return Ok(()) };
+        let candidate = ready.proposal.candidate();
+        let correctness = match self.bench.check(&candidate, false)? {
             Ok(correctness) => correctness,
             Err(failure) => return self.quarantine(ready, failure),
         };
         let (incumbent, incumbent_us) = {
             let best = &self.trials[elites(&self.trials, 1)[0]];
-            (best.variant, best.us)
+            (best.candidate(), best.us)
         };
-        let timed = self.bench.time(Purpose::Trial, &[incumbent, variant], self.settings.rounds)?.and_then(|samples| {
-            statistics::paired(&samples[1].hot_us, &samples[0].hot_us, 0.95)
-                .map_err(|none| Failure::Launch(none.to_string()))
-        });
+        let samples = self.bench.time(Purpose::Trial, &[incumbent, candidate], self.settings.rounds)?;
+        let timed = samples.and_then(|samples| Ok((correctness, ratio(&samples)?)));
+        self.settle(ready, timed, incumbent_us, None)
+    }
+
+    /// Makes a trial of a candidate that was timed, or refuses it.
+    fn settle(
+        &mut self,
+        ready: Ready,
+        timed: Result<(Correctness, Interval), Failure>,
+        incumbent_us: f64,
+        gpu: Option<String>,
+    ) -> Result<(), EvolveError> {
         match timed {
-            Ok(ratio) => {
-                let trial = self.accept(ready, correctness, false, ratio, incumbent_us * ratio.estimate)?;
+            Ok((correctness, ratio)) => {
+                let trial = self.accept(ready, correctness, false, ratio, incumbent_us * ratio.estimate, gpu)?;
                 let best_us = self.trials[elites(&self.trials, 1)[0]].us;
                 (self.progress)(Progress::Trial { trial: &trial, best_us });
                 Ok(())
@@ -302,9 +389,9 @@ impl Engine<'_> {
 
     /// Refuses a candidate for what it did when it ran, and with it whatever has its code and launch.
     fn quarantine(&mut self, ready: Ready, failure: Failure) -> Result<(), EvolveError> {
-        let variant = ready.proposal.variant;
-        self.refuse(variant, &failure)?;
-        self.quarantined.insert(ready.identity, (variant, failure));
+        let candidate = ready.proposal.candidate();
+        self.refuse(candidate, &failure)?;
+        self.quarantined.insert(ready.identity, (candidate, failure));
         Ok(())
     }
 
@@ -315,28 +402,42 @@ impl Engine<'_> {
         suite: bool,
         ratio: Interval,
         us: f64,
+        gpu: Option<String>,
     ) -> Result<Trial, EvolveError> {
-        let Ready { proposal: Proposal { variant, operator, parents }, identity, built } = ready;
+        let Ready { proposal, identity, built } = ready;
         let number = self.next_number;
         self.next_number += 1;
-        self.bench.state(Verdict::Trial { number, variant, us })?;
+        self.bench.state(Verdict::Trial { number, variant: proposal.candidate(), us })?;
+        let Proposal { variant, operator, parents } = proposal;
         self.measured.insert(identity.clone(), number);
         self.budget.spend();
         let facts = built.facts;
         let generation = self.generation;
-        let trial =
-            Trial { number, generation, variant, operator, parents, identity, facts, correctness, suite, ratio, us };
+        let trial = Trial {
+            number,
+            generation,
+            variant,
+            operator,
+            parents,
+            identity,
+            facts,
+            correctness,
+            suite,
+            ratio,
+            us,
+            gpu,
+        };
         self.trials.push(trial.clone());
         Ok(trial)
     }
 
-    fn refuse(&mut self, variant: Variant, failure: &Failure) -> Result<(), EvolveError> {
-        self.set_aside(variant, Reason::of(failure), failure.to_string())
+    fn refuse(&mut self, candidate: Candidate, failure: &Failure) -> Result<(), EvolveError> {
+        self.set_aside(Some(candidate), Reason::of(failure), failure.to_string())
     }
 
-    fn set_aside(&mut self, variant: Variant, reason: Reason, why: String) -> Result<(), EvolveError> {
+    fn set_aside(&mut self, candidate: Option<Candidate>, reason: Reason, why: String) -> Result<(), EvolveError> {
         self.budget.refuse(reason);
-        self.note_refusal(Refusal { generation: self.generation, variant, reason, why })
+        self.note_refusal(Refusal { generation: self.generation, variant: candidate, reason, why })
     }
 
     fn note_refusal(&mut self, refusal: Refusal) -> Result<(), EvolveError> {
@@ -353,23 +454,18 @@ impl Engine<'_> {
                 .into_iter()
                 .find(|&i| !self.trials[i].suite);
             let Some(i) = unchecked else { return Ok(()) };
-            let variant = self.trials[i].variant;
-            match self.bench.check(&variant, true)? {
+            let candidate = self.trials[i].candidate();
+            match self.bench.check(&candidate, true)? {
                 Ok(correctness) => {
                     self.trials[i].correctness = correctness;
                     self.trials[i].suite = true;
                 }
                 Err(failure) => {
                     let identity = self.trials.remove(i).identity;
-                    let refusal = Refusal {
-                        generation: self.generation,
-                        variant,
-                        reason: Reason::of(&failure),
-                        why: failure.to_string(),
-                    };
+                    let refusal = Refusal::new(self.generation, candidate, &failure);
                     self.budget.give_back(refusal.reason);
                     self.note_refusal(refusal)?;
-                    self.quarantined.insert(identity, (variant, failure));
+                    self.quarantined.insert(identity, (candidate, failure));
                 }
             }
         }
@@ -381,8 +477,8 @@ impl Engine<'_> {
         if others.is_empty() {
             return Ok(());
         }
-        let variants = self.against(first, &others);
-        match self.bench.time(Purpose::Elites(self.generation), &variants, self.settings.rounds)? {
+        let candidates = self.against(first, &others);
+        match self.bench.time(Purpose::Elites(self.generation), &candidates, self.settings.rounds)? {
             Ok(samples) => {
                 for (&i, of) in others.iter().zip(&samples[1..]) {
                     let trial = &mut self.trials[i];
@@ -405,10 +501,10 @@ impl Engine<'_> {
     /// sittings count, and only who took part in them can win: the fastest of many single looks is mostly a lucky one.
     fn finalists(&mut self, first: &Trial) -> Result<Vec<usize>, EvolveError> {
         let others = self.other_elites(first);
-        let variants = self.against(first, &others);
+        let candidates = self.against(first, &others);
         let [sittings, rounds] = [self.settings.sittings.div_ceil(2), self.settings.sitting_rounds];
         if !others.is_empty() {
-            match self.bench.sittings(|sitting| Purpose::Final { sitting }, &variants, [sittings, rounds])? {
+            match self.bench.sittings(|sitting| Purpose::Final { sitting }, &candidates, [sittings, rounds])? {
                 Ok(samples) => {
                     let first_us = samples[0].hot_medians();
                     for (&i, of) in others.iter().zip(&samples[1..]) {
@@ -430,9 +526,9 @@ impl Engine<'_> {
         elites.into_iter().filter(|&i| self.trials[i].number != first.number).collect()
     }
 
-    /// The variants of the first incumbent and of these trials.
-    fn against(&self, first: &Trial, others: &[usize]) -> Vec<Variant> {
-        std::iter::once(first.variant).chain(others.iter().map(|&i| self.trials[i].variant)).collect()
+    /// The first incumbent and what these trials tried.
+    fn against(&self, first: &Trial, others: &[usize]) -> Vec<Candidate> {
+        std::iter::once(first.candidate()).chain(others.iter().map(|&i| self.trials[i].candidate())).collect()
     }
 
     /// Picks the winner and states what can be claimed of it.
@@ -460,14 +556,14 @@ impl Engine<'_> {
                 Err(failure) if winner.number != first.number => {
                     self.trials.retain(|trial| trial.number != winner.number);
                     self.budget.give_back(Reason::of(&failure));
-                    self.note_refusal(Refusal::new(self.generation, winner.variant, &failure))?;
+                    self.note_refusal(Refusal::new(self.generation, winner.candidate(), &failure))?;
                     finalists.retain(|number| *number != winner.number);
                 }
                 Err(failure) => return Err(EvolveError::Unconfirmed(failure)),
             }
             choice += 1;
         };
-        self.bench.state(Verdict::Winner { number: winner.number, variant: winner.variant })?;
+        self.bench.state(Verdict::Winner { number: winner.number, variant: winner.candidate() })?;
         // Others run in a process of their own, so turns cannot be taken: before and after has to do.
         peers.join(self.bench.peers()?);
         let claims = claims(&samples[0], samples.get(1), &peers.peers, &noise).unwrap_or_else(|none| {
@@ -476,6 +572,7 @@ impl Engine<'_> {
         });
         let insights = self.insights(&noise);
         self.check_elites()?;
+        let effects = insights.effects(&self.own_trials());
         Ok(Outcome {
             schema: outcome::SCHEMA,
             times: outcome::times(&run.device),
@@ -483,7 +580,7 @@ impl Engine<'_> {
             space_size: self.bench.space.members().len(),
             noise,
             elites: self.elites().into_iter().map(|(number, _)| number).collect(),
-            effects: insights.effects(&self.trials),
+            effects,
             rules: insights.rules,
             budget: self.budget,
             trials: self.trials,
@@ -511,11 +608,11 @@ impl Engine<'_> {
         choice: u32,
     ) -> Result<Result<(Correctness, Vec<Sittings>), Failure>, EvolveError> {
         self.bench.leave_process();
-        let correctness = match self.bench.check(&winner.variant, true)? {
+        let correctness = match self.bench.check(&winner.candidate(), true)? {
             Ok(correctness) => correctness,
             Err(failure) => return Ok(Err(failure)),
         };
-        let subjects = [winner.variant, first.variant];
+        let subjects = [winner.candidate(), first.candidate()];
         let subjects = if winner.number == first.number { &subjects[..1] } else { &subjects };
         let purpose = |sitting| Purpose::Claim { choice, sitting };
         let samples = self.bench.sittings(purpose, subjects, self.sittings())?;
@@ -530,7 +627,12 @@ impl Engine<'_> {
     }
 
     fn insights(&self, noise: &NoiseFloor) -> Insights {
-        Insights::learn(&self.trials, &self.refusals, noise.sitting)
+        Insights::learn(&self.own_trials(), &self.refusals, noise.sitting)
+    }
+
+    /// Trials of the project's own source: how fast a rewritten one is says nothing of the genes.
+    fn own_trials(&self) -> Vec<Trial> {
+        self.trials.iter().filter(|trial| trial.candidate().edit.is_none()).cloned().collect()
     }
 
     /// Each generation draws from a stream of its own, so that one more draw in one changes no other.
@@ -546,4 +648,9 @@ fn slower_than_first(samples: &[Sittings], peers: &Peers, noise: &NoiseFloor) ->
     let [choice, first] = samples else { return None };
     let claims = claims(choice, Some(first), &peers.peers, noise).ok()?;
     claims.into_iter().next().filter(|claim| claim.finding == Finding::Slower)
+}
+
+/// Of the second one's time to the first one's.
+fn ratio(samples: &[Samples]) -> Result<Interval, Failure> {
+    statistics::paired(&samples[1].hot_us, &samples[0].hot_us, 0.95).map_err(|none| Failure::Launch(none.to_string()))
 }

@@ -74,6 +74,7 @@ fn record(count: usize, planted: f64, times: f64) -> Sweep {
                 reference_us: 10.0,
             }),
             variant: row.variant.clone(),
+            gpu: None,
         };
     }
     let one = |us: f64| Samples { hot_us: vec![us], ..Samples::default() };

@@ -7,6 +7,7 @@ use spec::{Family, Gene, Variant};
 
 use super::{
     budget::Reason,
+    candidate::Candidate,
     surrogate::Surrogate,
     trial::{Refusal, Trial},
 };
@@ -104,8 +105,10 @@ fn refused_values(trials: &[Trial], refusals: &[Refusal]) -> Vec<Rule> {
         matches!(reason, Reason::Build | Reason::Gate | Reason::Wrong | Reason::Launch | Reason::Fault | Reason::Hang)
     };
     for refusal in refusals.iter().filter(|refusal| blamed(refusal.reason)) {
-        for (gene, value) in refusal.variant.genes() {
-            counts.entry((refusal.variant.family(), gene, value)).or_insert((0, refusal.reason)).0 += 1;
+        // What a rewritten source does says nothing of the genes.
+        let Some(Candidate { variant, edit: None }) = refusal.variant else { continue };
+        for (gene, value) in variant.genes() {
+            counts.entry((variant.family(), gene, value)).or_insert((0, refusal.reason)).0 += 1;
         }
     }
     let measured = |family, gene, value| {
@@ -179,7 +182,12 @@ mod tests {
             trials().into_iter().partition(|trial| trial.variant.get(Gene::ExpPoly) == Some(4));
         let refusals: Vec<Refusal> = bad
             .iter()
-            .map(|trial| Refusal { generation: 1, variant: trial.variant, reason: Reason::Gate, why: "spills".into() })
+            .map(|trial| Refusal {
+                generation: 1,
+                variant: Some(trial.candidate()),
+                reason: Reason::Gate,
+                why: "spills".into(),
+            })
             .collect();
         let insights = Insights::learn(&good, &refusals, 0.005);
         assert!(insights.advises_against(&bad[0].variant) && !insights.advises_against(&good[0].variant));

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use spec::{Problem, Variant};
+use spec::Problem;
 
-use super::{settings::Settings, trial::Verdict};
+use super::{candidate::Candidate, settings::Settings, trial::Verdict};
 use crate::{
     device::{Description, TimingPlan},
     record::log::{Log, LogError},
@@ -33,6 +33,9 @@ pub struct Header {
     pub toolchain: String,
     /// Where trials run.
     pub device: Description,
+    /// Where trials run at the same time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Description>,
     /// How the run was started.
     pub settings: Settings,
 }
@@ -42,23 +45,41 @@ pub struct Header {
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     /// Compile these.
-    Compile(Vec<Variant>),
+    Compile(Vec<Candidate>),
     /// Run one on the short gate or the whole suite.
     Check {
-        /// The variant.
-        variant: Variant,
+        /// The candidate.
+        variant: Candidate,
         /// Whether on the whole suite.
         whole: bool,
     },
     /// Time these in turns.
     Time {
-        /// The variants.
-        variants: Vec<Variant>,
+        /// The candidates.
+        variants: Vec<Candidate>,
+        /// How.
+        plan: TimingPlan,
+    },
+    /// Check one and time it in turns with the incumbent, on whichever device is free.
+    Try {
+        /// The candidate.
+        variant: Candidate,
+        /// What it is compared with.
+        incumbent: Candidate,
         /// How.
         plan: TimingPlan,
     },
     /// Time what others offer.
     Peers,
+    /// Ask a program outside for candidates.
+    Propose {
+        /// The generation.
+        generation: u32,
+        /// How many.
+        count: usize,
+    },
+    /// Run one whose source was rewritten on the CPU machine.
+    Rehearse(Candidate),
     /// Not asked but stated: the time was up here.
     TimeUp,
     /// Not asked but stated: what became of a candidate.
@@ -166,6 +187,34 @@ impl Journal {
         }
     }
 
+    /// Like [`Journal::step`] for several questions that are answered at the same time. `find` is told how many of them the
+    /// journal answers, and hands over the answers to the others in their order; not all, if the time is up before, and none
+    /// where the journal says that it was.
+    pub fn steps<A: Serialize + DeserializeOwned, E: From<JournalError>>(
+        &mut self,
+        asks: &[Question],
+        find: impl FnOnce(usize, &mut dyn FnMut(A) -> Result<(), E>) -> Result<(), E>,
+    ) -> Result<Vec<A>, E> {
+        let mut answers = Vec::with_capacity(asks.len());
+        while let Some(ask) = asks.get(answers.len()) {
+            if self.was_time_up() == Some(true) {
+                return Ok(answers);
+            }
+            let Some(answer) = self.recall(ask)? else { break };
+            answers.push(answer);
+        }
+        if answers.len() < asks.len() {
+            find(answers.len(), &mut |answer| {
+                if let Some(ask) = asks.get(answers.len()) {
+                    self.write(ask, &answer)?;
+                    answers.push(answer);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(answers)
+    }
+
     /// States something that needs no answer.
     pub fn state(&mut self, what: &Question) -> Result<(), JournalError> {
         self.step(what, || Ok(()))
@@ -201,7 +250,7 @@ fn same_run(path: &str, line: &str, header: &Header) -> Result<(), JournalError>
         return Err(JournalError::Schema { path: path.to_owned(), found: then["schema"].to_string() });
     }
     let now = serde_json::to_value(header)?;
-    for what in ["problem", "device", "toolchain", "space", "cases", "settings"] {
+    for what in ["problem", "device", "others", "toolchain", "space", "cases", "settings"] {
         if then[what] != now[what] {
             let [then, now] = [&then, &now].map(|side| differing(&side[what], &then[what], &now[what]));
             return Err(JournalError::Changed { path: path.to_owned(), what, then, now });

@@ -7,7 +7,7 @@ use builder::{BuildError, Library, PtxArtifact, Store};
 use spec::{DeviceLimits, Kernel, Problem, Sm, Variant};
 
 use super::{
-    source::{Compiled, Source},
+    source::{Compiled, Rewrite, Source},
     space::Space,
 };
 use crate::device::{Code, Failure};
@@ -54,13 +54,41 @@ impl Source for PtxSource {
     }
 
     fn compile(&mut self, variants: &[Variant]) -> Vec<Result<Compiled, Failure>> {
-        let kernels: Vec<Kernel> = variants.iter().map(|variant| variant.kernel(&self.problem)).collect();
-        let compiled = |answer: Result<PtxArtifact, BuildError>| {
-            let PtxArtifact { sha256, path, facts, .. } = answer.map_err(|error| Failure::Build(error.to_string()))?;
-            Ok(Compiled { code: Code::Ptx { sha256: sha256.clone(), path }, sha256, facts })
-        };
-        self.library.ptx(&kernels, self.sm).into_iter().map(compiled).collect()
+        ptx(&self.library, &kernels(&self.problem, variants), self.sm)
     }
+
+    fn compile_rewritten(
+        &mut self,
+        Rewrite { family, text }: Rewrite<'_>,
+        variants: &[Variant],
+    ) -> Vec<Result<Compiled, Failure>> {
+        match self.library.with_family_source(family, text) {
+            Ok(library) => ptx(&library, &kernels(&self.problem, variants), self.sm),
+            Err(error) => vec![Err(not_built(error)); variants.len()],
+        }
+    }
+
+    fn rehearsal(&mut self, Rewrite { family, text }: Rewrite<'_>, variant: &Variant) -> Result<Code, Failure> {
+        let library = self.library.with_family_source(family, text).map_err(not_built)?;
+        let path = library.simt(&[variant.kernel(&self.problem)]).map_err(not_built)?;
+        Ok(Code::Library { path })
+    }
+}
+
+fn kernels(problem: &Problem, variants: &[Variant]) -> Vec<Kernel> {
+    variants.iter().map(|variant| variant.kernel(problem)).collect()
+}
+
+fn ptx(library: &Library, kernels: &[Kernel], sm: Sm) -> Vec<Result<Compiled, Failure>> {
+    let compiled = |answer: Result<PtxArtifact, BuildError>| {
+        let PtxArtifact { sha256, path, facts, .. } = answer.map_err(not_built)?;
+        Ok(Compiled { code: Code::Ptx { sha256: sha256.clone(), path }, sha256, facts })
+    };
+    library.ptx(kernels, sm).into_iter().map(compiled).collect()
+}
+
+fn not_built(error: BuildError) -> Failure {
+    Failure::Build(error.to_string())
 }
 
 /// Libraries for the CPU machine, for one problem.
@@ -68,12 +96,13 @@ impl Source for PtxSource {
 pub struct SimtSource {
     library: Library,
     problem: Problem,
+    sm: Sm,
 }
 
 impl SimtSource {
-    /// Libraries of variants for `problem`.
-    pub fn open(problem: Problem) -> Result<Self, BuildError> {
-        Ok(Self { library: Library::open()?, problem })
+    /// Libraries of variants for `problem` as a GPU of this target would run them.
+    pub fn open(problem: Problem, sm: Sm) -> Result<Self, BuildError> {
+        Ok(Self { library: Library::open()?, problem, sm })
     }
 }
 
@@ -84,12 +113,36 @@ impl Source for SimtSource {
 
     /// The variants share one file. Code is told apart by kernel: the CPU machine shows nothing finer.
     fn compile(&mut self, variants: &[Variant]) -> Vec<Result<Compiled, Failure>> {
-        let kernels: Vec<Kernel> = variants.iter().map(|variant| variant.kernel(&self.problem)).collect();
-        let built = self.library.simt(&kernels).map_err(|error| Failure::Build(error.to_string()));
+        let kernels = kernels(&self.problem, variants);
+        let built = self.library.simt(&kernels).map_err(not_built);
         let compiled = |kernel: &Kernel| {
             let path = built.clone()?;
             let sha256 = builder::sha256(kernel.to_string().as_bytes());
             Ok(Compiled { code: Code::Library { path }, sha256, facts: None })
+        };
+        kernels.iter().map(compiled).collect()
+    }
+
+    /// Code is told apart by its PTX where that can be compiled, and by its source elsewhere.
+    fn compile_rewritten(&mut self, rewrite: Rewrite<'_>, variants: &[Variant]) -> Vec<Result<Compiled, Failure>> {
+        let Rewrite { family, text } = rewrite;
+        let kernels = kernels(&self.problem, variants);
+        let built = self.library.with_family_source(family, text).and_then(|library| {
+            let path = library.simt(&kernels)?;
+            Ok((library, path))
+        });
+        let (library, path) = match built {
+            Ok(built) => built,
+            Err(error) => return vec![Err(not_built(error)); variants.len()],
+        };
+        let code = Code::Library { path };
+        if library.can_build() {
+            let on_cpu = |compiled: Compiled| Compiled { code: code.clone(), ..compiled };
+            return ptx(&library, &kernels, self.sm).into_iter().map(|answer| answer.map(on_cpu)).collect();
+        }
+        let compiled = |kernel: &Kernel| {
+            let sha256 = builder::sha256(format!("{kernel}\n{text}").as_bytes());
+            Ok(Compiled { code: code.clone(), sha256, facts: None })
         };
         kernels.iter().map(compiled).collect()
     }

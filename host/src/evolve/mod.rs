@@ -3,7 +3,9 @@
 pub mod ablation;
 mod bench;
 pub mod budget;
+pub mod candidate;
 pub mod claims;
+pub mod crew;
 pub mod engine;
 #[cfg(test)]
 mod error_rates;
@@ -13,6 +15,7 @@ pub mod journal;
 pub mod library;
 pub mod outcome;
 pub mod population;
+pub mod proposer;
 mod sanity;
 pub mod settings;
 pub mod source;

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use spec::Problem;
 
-use super::strategy;
+use super::{
+    crew::Hand,
+    strategy::{self, Strategy},
+};
 use crate::{
     cases::Case,
     device::{Device, Failure},
@@ -14,6 +17,9 @@ use crate::{
 pub struct Settings {
     /// How candidates are chosen.
     pub strategy: strategy::Kind,
+    /// A program that is asked for candidates first; what it does not name is chosen by the strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposer: Option<Proposer>,
     /// Seed of everything drawn.
     pub seed: u64,
     /// Distinct, valid, measured trials.
@@ -32,6 +38,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             strategy: strategy::Kind::Full,
+            proposer: None,
             seed: 0,
             trials: 45,
             population: 5,
@@ -40,6 +47,26 @@ impl Default for Settings {
             sitting_rounds: 8,
         }
     }
+}
+
+impl Settings {
+    /// What chooses the candidates.
+    pub fn strategy(&self) -> Box<dyn Strategy> {
+        let own = self.strategy.strategy();
+        match &self.proposer {
+            Some(proposer) => Box::new(strategy::External::new(proposer.clone(), own)),
+            None => own,
+        }
+    }
+}
+
+/// A program outside that names candidates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposer {
+    /// The command, for the shell.
+    pub command: String,
+    /// Seconds it may take to answer.
+    pub seconds: u64,
 }
 
 /// What variants are checked on.
@@ -99,6 +126,16 @@ pub trait Lab {
     /// A device in a process of its own.
     fn open(&mut self) -> Result<Box<dyn Device>, Failure>;
 
+    /// Further devices like that of [`Lab::open`], each in a process of its own, which trials may run on at the same time.
+    fn others(&mut self) -> Result<Vec<Hand>, Failure> {
+        Ok(vec![])
+    }
+
     /// What others take for the problem, now or as recorded.
     fn peers(&mut self, problem: &Problem) -> Peers;
+
+    /// A CPU machine in a process of its own, where rewritten kernels run first.
+    fn cpu_machine(&mut self) -> Result<Box<dyn Device>, Failure> {
+        Err(Failure::Device("there is no CPU machine here".into()))
+    }
 }

@@ -1,7 +1,7 @@
 //! Where compiled variants come from, and what must hold of them before they may run.
 
 pub use builder::Facts;
-use spec::Variant;
+use spec::{Family, Variant};
 
 use crate::device::{Code, Failure};
 
@@ -16,6 +16,15 @@ pub struct Compiled {
     pub facts: Option<Facts>,
 }
 
+/// A kernel that somebody rewrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite<'a> {
+    /// Its family.
+    pub family: Family,
+    /// The text of the family's source file.
+    pub text: &'a str,
+}
+
 /// Gives compiled variants: a builder, a store, a catalog, or a record of what they were.
 pub trait Source {
     /// What made the code, e.g. the compiler's version: a journal is resumed with the same only.
@@ -23,6 +32,20 @@ pub trait Source {
 
     /// One answer per variant, in their order. A batch is asked for at once because it is compiled at once.
     fn compile(&mut self, variants: &[Variant]) -> Vec<Result<Compiled, Failure>>;
+
+    /// The same for variants of a kernel that somebody rewrote.
+    fn compile_rewritten(&mut self, _: Rewrite<'_>, variants: &[Variant]) -> Vec<Result<Compiled, Failure>> {
+        vec![Err(no_compiler()); variants.len()]
+    }
+
+    /// Such a variant for the CPU machine.
+    fn rehearsal(&mut self, _: Rewrite<'_>, _: &Variant) -> Result<Code, Failure> {
+        Err(no_compiler())
+    }
+}
+
+fn no_compiler() -> Failure {
+    Failure::Build("nothing is compiled here, so no rewritten source can be".into())
 }
 
 /// The compiler gate: code that keeps values in local memory or was serialised is not worth a trial.

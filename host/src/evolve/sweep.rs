@@ -3,12 +3,13 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use spec::{Family, Variant};
 
 use super::{
+    crew::{Hand, share_out},
     sanity::{passed, possible},
     settings::{Cases, Lab},
     source::{Compiled, Source},
@@ -77,6 +78,8 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Today, UTC, `YYYY-MM-DD`.
     pub date: String,
+    /// Whether the fastest are measured again once all are measured; a share of a sweep cannot know them.
+    pub again: bool,
     /// When no further batch is begun.
     pub deadline: Option<Instant>,
     /// The record to write; the log beside it keeps what was measured until the record is complete.
@@ -92,6 +95,8 @@ pub struct Summary {
     pub failed: usize,
     /// Variants the time did not suffice for.
     pub left: usize,
+    /// How long this call was busy with checking and timing variants, the A/A tests not counted.
+    pub took: Duration,
 }
 
 /// Measures what is planned and not yet in the log, then writes the record: of all, or of what the time sufficed for.
@@ -104,7 +109,11 @@ pub fn sweep(
     let path = log_path(plan.out);
     let (log, lines) = Log::open(&path)?;
     let device = lab.open().map_err(SweepError::Device)?;
-    let mut sweeper = Sweeper { plan, lab, device, log, compiled: HashMap::new(), summary: Summary::default() };
+    let others = lab.others().map_err(SweepError::Device)?;
+    let bench = Bench { plan, compiled: HashMap::new() };
+    let gpu = device.description().uuid.clone();
+    let mut sweeper =
+        Sweeper { bench, lab, device, others, log: Book { log, gpu, summary: Summary::default(), progress } };
     let mut known: Vec<Entry> = Vec::new();
     for line in &lines {
         known.push(serde_json::from_str(line)?);
@@ -118,7 +127,7 @@ pub fn sweep(
     };
     for entry in &known {
         if let Entry::Row(row) = entry {
-            sweeper.count(row);
+            sweeper.log.count(row);
         }
     }
 
@@ -126,29 +135,31 @@ pub fn sweep(
         Some(Entry::Header(header)) => {
             sweeper.same_sweep(&path, header, &source.toolchain())?;
             let reference = header.reference;
-            sweeper.compile(source, &[reference])?.pop().transpose().map_err(SweepError::NoReference)?;
+            sweeper.bench.compile(source, &[reference]).pop().transpose().map_err(SweepError::NoReference)?;
             reference
         }
         _ => sweeper.begin(source)?,
     };
     let mut ready = Vec::new();
-    for (variant, built) in todo.iter().zip(sweeper.compile(source, &todo)?) {
+    for (variant, built) in todo.iter().zip(sweeper.bench.compile(source, &todo)) {
         match built {
             Ok(()) => ready.push(*variant),
-            Err(failure) => sweeper.write_row(variant, Err(failure), progress)?,
+            Err(failure) => {
+                let row = sweeper.bench.row(variant, Err(failure), None);
+                sweeper.log.write_row(row)?;
+            }
         }
     }
-    for batch in ready.chunks(BATCH) {
-        if plan.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            break;
-        }
-        sweeper.measure(&reference, batch, progress)?;
-    }
+    let begun = Instant::now();
+    sweeper.measure(&reference, &ready)?;
+    let took = begun.elapsed();
     let planned = plan.variants.len();
-    let Summary { measured, failed, .. } = sweeper.summary;
+    let Summary { measured, failed, .. } = sweeper.log.summary;
     let left = planned.saturating_sub(measured + failed);
     if left == 0 {
-        sweeper.measure_again(source, &reference, &path)?;
+        if plan.again {
+            sweeper.measure_again(source, &reference, &path)?;
+        }
         sweeper.noise(&reference)?;
     }
     finish(&path, plan.out)?;
@@ -156,7 +167,7 @@ pub fn sweep(
         // The record holds all of it. A log that cannot be removed does no harm.
         let _ = std::fs::remove_file(&path);
     }
-    Ok(Summary { measured, failed, left })
+    Ok(Summary { measured, failed, left, took })
 }
 
 /// Where a sweep keeps what it has measured so far.
@@ -167,38 +178,38 @@ fn log_path(out: &Path) -> PathBuf {
 }
 
 struct Sweeper<'a> {
-    plan: &'a Plan<'a>,
+    bench: Bench<'a>,
     lab: &'a mut dyn Lab,
     device: Box<dyn Device>,
-    log: Log,
-    compiled: HashMap<Variant, Compiled>,
-    summary: Summary,
+    others: Vec<Hand>,
+    log: Book<'a>,
 }
 
 impl Sweeper<'_> {
     /// Finds the reference, writes the header, the first A/A test and what others take.
     fn begin(&mut self, source: &mut dyn Source) -> Result<Variant, SweepError> {
-        let space = self.plan.space;
+        let plan = self.bench.plan;
+        let space = plan.space;
         let centres: Vec<Variant> = Family::ALL.iter().rev().filter_map(|family| space.central(*family)).collect();
         let mut last = Failure::Unrecorded;
-        for variant in centres.into_iter().chain(self.plan.variants.iter().copied()) {
-            let built = self.compile(source, &[variant])?.remove(0);
-            match built.and_then(|()| self.check(&variant)) {
+        for variant in centres.into_iter().chain(plan.variants.iter().copied()) {
+            let built = self.bench.compile(source, &[variant]).remove(0);
+            match built.and_then(|()| self.bench.check(self.device.as_mut(), &variant)) {
                 Ok(_) => {
                     let header = Header {
                         schema: SCHEMA,
                         problem: *space.problem(),
                         device: self.device.description().clone(),
                         toolchain: source.toolchain(),
-                        date: self.plan.date.clone(),
-                        part: self.plan.part.clone(),
-                        planned: self.plan.variants.len(),
+                        date: plan.date.clone(),
+                        part: plan.part.clone(),
+                        planned: plan.variants.len(),
                         reference: variant,
                     };
-                    self.write(&Entry::Header(header))?;
+                    self.log.write(&Entry::Header(header))?;
                     self.noise(&variant)?;
                     let peers = self.lab.peers(space.problem());
-                    self.write(&Entry::Peers(peers))?;
+                    self.log.write(&Entry::Peers(peers))?;
                     return Ok(variant);
                 }
                 Err(failure @ Failure::Device(_)) => return Err(SweepError::Device(failure)),
@@ -209,12 +220,13 @@ impl Sweeper<'_> {
     }
 
     fn same_sweep(&self, path: &Path, header: &Header, toolchain: &str) -> Result<(), SweepError> {
+        let plan = self.bench.plan;
         let differs = [
             ("schema", header.schema != SCHEMA),
-            ("problem", header.problem != *self.plan.space.problem()),
+            ("problem", header.problem != *plan.space.problem()),
             ("device", header.device != *self.device.description()),
             ("toolchain", header.toolchain != toolchain),
-            ("part of the space", header.part != self.plan.part),
+            ("part of the space", header.part != plan.part),
         ];
         match differs.iter().find(|(_, differs)| *differs) {
             Some((what, _)) => Err(SweepError::Changed { path: path.display().to_string(), what }),
@@ -222,17 +234,78 @@ impl Sweeper<'_> {
         }
     }
 
+    /// Measures batches on whichever device is free, until there are no more or the time is up.
+    fn measure(&mut self, reference: &Variant, variants: &[Variant]) -> Result<(), SweepError> {
+        let Self { bench, device, others, log, .. } = self;
+        let deadline = bench.plan.deadline;
+        let batches: Vec<&[Variant]> = variants.chunks(BATCH).collect();
+        share_out(
+            device.as_mut(),
+            others,
+            &batches,
+            || deadline.is_some_and(|deadline| Instant::now() >= deadline),
+            |device, batch| bench.measure(device, reference, batch),
+            |_, rows| rows.into_iter().try_for_each(|row| log.write_row(row)),
+        )
+    }
+
+    /// Measures the fastest again, each time in a fresh process and in other company.
+    fn measure_again(&mut self, source: &mut dyn Source, reference: &Variant, log: &Path) -> Result<(), SweepError> {
+        let bytes = std::fs::read(log).map_err(FileError::at(log)).map_err(LogError::from)?;
+        let so_far = Sweep::from_entries(log, &entries(log, &bytes)?)?;
+        let mut fastest: Vec<(f64, Variant)> = so_far.times().into_iter().map(|(variant, us)| (us, variant)).collect();
+        fastest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let fastest: Vec<Variant> = fastest.into_iter().take(AGAIN).map(|(_, variant)| variant).collect();
+        let missing: Vec<Variant> = fastest.iter().filter(|v| !self.bench.compiled.contains_key(v)).copied().collect();
+        self.bench.compile(source, &missing);
+        for time in 0..TIMES_AGAIN {
+            self.device = self.lab.open().map_err(SweepError::Device)?;
+            for first in 0..fastest.len().div_ceil(BATCH) {
+                // In turns the batches are runs of neighbours and every so-and-so-many-th.
+                let batch: Vec<Variant> = match time % 2 {
+                    0 => fastest.iter().skip(first * BATCH).take(BATCH).copied().collect(),
+                    _ => fastest.iter().skip(first).step_by(fastest.len().div_ceil(BATCH)).copied().collect(),
+                };
+                let subjects: Vec<Variant> = std::iter::once(*reference).chain(batch.iter().copied()).collect();
+                let rounds = self.bench.plan.rounds;
+                let Ok(samples) = self.bench.time(self.device.as_mut(), &subjects, rounds) else { continue };
+                let reference_us = statistics::median(&samples[0].hot_us);
+                for (variant, samples) in batch.iter().zip(samples.into_iter().skip(1)) {
+                    let known = so_far.rows.iter().find(|(known, _)| known == variant);
+                    let Some((_, Row { result: Ok(first), .. })) = known else { continue };
+                    let correctness = first.correctness.clone();
+                    let row = self.bench.row(variant, Ok(Measurement { correctness, samples, reference_us }), None);
+                    self.log.write(&Entry::Again(row))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn noise(&mut self, reference: &Variant) -> Result<(), SweepError> {
+        let rounds = NOISE_ROUNDS * self.bench.plan.rounds;
+        let samples = self.bench.time(self.device.as_mut(), &[*reference; 2], rounds).map_err(SweepError::Device)?;
+        match <[Samples; 2]>::try_from(samples) {
+            Ok([a, b]) => self.log.write(&Entry::Noise { a, b }),
+            Err(_) => Err(SweepError::Device(Failure::Device("it did not time every subject".into()))),
+        }
+    }
+}
+
+/// What is measured, and its code: the same on every device.
+struct Bench<'a> {
+    plan: &'a Plan<'a>,
+    compiled: HashMap<Variant, Compiled>,
+}
+
+impl Bench<'_> {
     /// Compiles all that is not compiled, at once.
-    fn compile(
-        &mut self,
-        source: &mut dyn Source,
-        variants: &[Variant],
-    ) -> Result<Vec<Result<(), Failure>>, SweepError> {
+    fn compile(&mut self, source: &mut dyn Source, variants: &[Variant]) -> Vec<Result<(), Failure>> {
         if variants.is_empty() {
-            return Ok(vec![]);
+            return vec![];
         }
         let answers = variants.iter().zip(source.compile(variants));
-        Ok(answers.map(|(variant, answer)| answer.map(|code| drop(self.compiled.insert(*variant, code)))).collect())
+        answers.map(|(variant, answer)| answer.map(|code| drop(self.compiled.insert(*variant, code)))).collect()
     }
 
     fn subject(&self, variant: &Variant) -> Result<Subject, Failure> {
@@ -245,140 +318,98 @@ impl Sweeper<'_> {
         })
     }
 
-    fn check(&mut self, variant: &Variant) -> Result<Correctness, Failure> {
+    fn check(&self, device: &mut dyn Device, variant: &Variant) -> Result<Correctness, Failure> {
         let subject = self.subject(variant)?;
         let cases = &self.plan.cases.gate;
-        self.ask(|device| passed(device.check(&subject, cases)?, cases.len()))
+        twice(device, |device| passed(device.check(&subject, cases)?, cases.len()))
     }
 
-    fn time(&mut self, variants: &[Variant], rounds: u32) -> Result<Vec<Samples>, Failure> {
+    fn time(&self, device: &mut dyn Device, variants: &[Variant], rounds: u32) -> Result<Vec<Samples>, Failure> {
         let subjects = variants.iter().map(|variant| self.subject(variant)).collect::<Result<Vec<_>, _>>()?;
         let plan = TimingPlan { rounds, cold: true, seed: self.plan.seed };
         let problem = *self.plan.space.problem();
-        self.ask(|device| possible(device.time(&subjects, &plan)?, subjects.len(), &problem))
-    }
-
-    /// Asks the device, and once more in a fresh process if it failed by itself.
-    fn ask<A>(&mut self, ask: impl Fn(&mut dyn Device) -> Result<A, Failure>) -> Result<A, Failure> {
-        match ask(self.device.as_mut()) {
-            Err(Failure::Device(_)) => {
-                self.device = self.lab.open()?;
-                ask(self.device.as_mut())
-            }
-            answer => answer,
-        }
+        twice(device, |device| possible(device.time(&subjects, &plan)?, subjects.len(), &problem))
     }
 
     /// Checks a batch, then times what is correct in turns with the reference; one by one if that fails, so that the
     /// failure gets the right name.
-    fn measure(
-        &mut self,
-        reference: &Variant,
-        batch: &[Variant],
-        progress: &mut dyn FnMut(&Row),
-    ) -> Result<(), SweepError> {
-        let mut correct = Vec::new();
+    fn measure(&self, device: &mut dyn Device, reference: &Variant, batch: &[Variant]) -> Vec<Row> {
+        let gpu = device.description().uuid.clone();
+        let row = |variant: &Variant, result| self.row(variant, result, Some(&gpu));
+        let (mut correct, mut rows) = (Vec::new(), Vec::new());
         for variant in batch {
-            match self.check(variant) {
+            match self.check(device, variant) {
                 Ok(correctness) => correct.push((*variant, correctness)),
-                Err(failure) => self.write_row(variant, Err(failure), progress)?,
+                Err(failure) => rows.push(row(variant, Err(failure))),
             }
         }
-        let with_reference = |variants: &[(Variant, Correctness)]| -> Vec<Variant> {
-            std::iter::once(*reference).chain(variants.iter().map(|(variant, _)| *variant)).collect()
+        let mut time = |variants: &[(Variant, Correctness)]| {
+            let with_reference: Vec<Variant> =
+                std::iter::once(*reference).chain(variants.iter().map(|(variant, _)| *variant)).collect();
+            self.time(device, &with_reference, self.plan.rounds)
         };
-        match self.time(&with_reference(&correct), self.plan.rounds) {
-            Ok(samples) => self.write_measured(&correct, samples, progress),
+        let mut measured = |variants: &[(Variant, Correctness)], mut samples: Vec<Samples>| {
+            let of_variants = samples.split_off(1);
+            let reference_us = statistics::median(&samples[0].hot_us);
+            for ((variant, correctness), samples) in variants.iter().zip(of_variants) {
+                let correctness = correctness.clone();
+                rows.push(row(variant, Ok(Measurement { correctness, samples, reference_us })));
+            }
+        };
+        match time(&correct) {
+            Ok(samples) => measured(&correct, samples),
             Err(_) => {
+                let mut failures = Vec::new();
                 for one in correct.chunks(1) {
-                    match self.time(&with_reference(one), self.plan.rounds) {
-                        Ok(samples) => self.write_measured(one, samples, progress)?,
-                        Err(failure) => self.write_row(&one[0].0, Err(failure), progress)?,
+                    match time(one) {
+                        Ok(samples) => measured(one, samples),
+                        Err(failure) => failures.push(row(&one[0].0, Err(failure))),
                     }
                 }
-                Ok(())
+                rows.extend(failures);
             }
         }
+        rows
     }
 
-    /// Measures the fastest again, each time in a fresh process and in other company.
-    fn measure_again(&mut self, source: &mut dyn Source, reference: &Variant, log: &Path) -> Result<(), SweepError> {
-        let bytes = std::fs::read(log).map_err(FileError::at(log)).map_err(LogError::from)?;
-        let so_far = Sweep::from_entries(log, &entries(log, &bytes)?)?;
-        let mut fastest: Vec<(f64, Variant)> = so_far.times().into_iter().map(|(variant, us)| (us, variant)).collect();
-        fastest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let fastest: Vec<Variant> = fastest.into_iter().take(AGAIN).map(|(_, variant)| variant).collect();
-        let missing: Vec<Variant> = fastest.iter().filter(|v| !self.compiled.contains_key(v)).copied().collect();
-        self.compile(source, &missing)?;
-        for time in 0..TIMES_AGAIN {
-            self.device = self.lab.open().map_err(SweepError::Device)?;
-            for first in 0..fastest.len().div_ceil(BATCH) {
-                // In turns the batches are runs of neighbours and every so-and-so-many-th.
-                let batch: Vec<Variant> = match time % 2 {
-                    0 => fastest.iter().skip(first * BATCH).take(BATCH).copied().collect(),
-                    _ => fastest.iter().skip(first).step_by(fastest.len().div_ceil(BATCH)).copied().collect(),
-                };
-                let subjects: Vec<Variant> = std::iter::once(*reference).chain(batch.iter().copied()).collect();
-                let Ok(samples) = self.time(&subjects, self.plan.rounds) else { continue };
-                let reference_us = statistics::median(&samples[0].hot_us);
-                for (variant, samples) in batch.iter().zip(samples.into_iter().skip(1)) {
-                    let known = so_far.rows.iter().find(|(known, _)| known == variant);
-                    let Some((_, Row { result: Ok(first), .. })) = known else { continue };
-                    let correctness = first.correctness.clone();
-                    let row = self.row(variant, Ok(Measurement { correctness, samples, reference_us }));
-                    self.write(&Entry::Again(row))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn write_measured(
-        &mut self,
-        correct: &[(Variant, Correctness)],
-        mut samples: Vec<Samples>,
-        progress: &mut dyn FnMut(&Row),
-    ) -> Result<(), SweepError> {
-        let of_variants = samples.split_off(1);
-        let reference_us = statistics::median(&samples[0].hot_us);
-        for ((variant, correctness), samples) in correct.iter().zip(of_variants) {
-            let correctness = correctness.clone();
-            self.write_row(variant, Ok(Measurement { correctness, samples, reference_us }), progress)?;
-        }
-        Ok(())
-    }
-
-    fn noise(&mut self, reference: &Variant) -> Result<(), SweepError> {
-        let samples = self.time(&[*reference; 2], NOISE_ROUNDS * self.plan.rounds).map_err(SweepError::Device)?;
-        match <[Samples; 2]>::try_from(samples) {
-            Ok([a, b]) => self.write(&Entry::Noise { a, b }),
-            Err(_) => Err(SweepError::Device(Failure::Device("it did not time every subject".into()))),
-        }
-    }
-
-    fn write_row(
-        &mut self,
-        variant: &Variant,
-        result: Result<Measurement, Failure>,
-        progress: &mut dyn FnMut(&Row),
-    ) -> Result<(), SweepError> {
-        if let Err(failure @ Failure::Device(_)) = result {
-            return Err(SweepError::Device(failure));
-        }
-        let row = self.row(variant, result);
-        self.count(&row);
-        progress(&row);
-        self.write(&Entry::Row(row))
-    }
-
-    fn row(&self, variant: &Variant, result: Result<Measurement, Failure>) -> Row {
+    fn row(&self, variant: &Variant, result: Result<Measurement, Failure>, gpu: Option<&str>) -> Row {
         let compiled = self.compiled.get(variant);
         Row {
             variant: variant.to_string(),
             sha256: compiled.map(|compiled| compiled.sha256.clone()),
             facts: compiled.and_then(|compiled| compiled.facts.clone()),
             result,
+            gpu: gpu.map(str::to_owned),
         }
+    }
+}
+
+/// Asks a device, and once more if it failed by itself.
+fn twice<A>(device: &mut dyn Device, ask: impl Fn(&mut dyn Device) -> Result<A, Failure>) -> Result<A, Failure> {
+    match ask(device) {
+        Err(Failure::Device(_)) => ask(device),
+        answer => answer,
+    }
+}
+
+/// Where rows are written.
+struct Book<'a> {
+    log: Log,
+    /// UUID of the header's GPU.
+    gpu: String,
+    summary: Summary,
+    progress: &'a mut dyn FnMut(&Row),
+}
+
+impl Book<'_> {
+    fn write_row(&mut self, mut row: Row) -> Result<(), SweepError> {
+        if let Err(failure @ Failure::Device(_)) = row.result {
+            return Err(SweepError::Device(failure));
+        }
+        row.gpu = row.gpu.filter(|gpu| *gpu != self.gpu);
+        self.count(&row);
+        (self.progress)(&row);
+        self.write(&Entry::Row(row))
     }
 
     fn count(&mut self, row: &Row) {
@@ -405,7 +436,7 @@ mod tests {
     fn run(sweep_of: &Sweep, out: &Path, seconds: Option<u64>) -> Result<Summary, SweepError> {
         let space = space(sweep_of);
         let cases = cases();
-        let deadline = seconds.map(|seconds| Instant::now() + std::time::Duration::from_secs(seconds));
+        let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let plan = Plan {
             space: &space,
             variants: space.members(),
@@ -414,6 +445,7 @@ mod tests {
             rounds: 10,
             seed: 1,
             date: "2000-01-01".into(),
+            again: true,
             deadline,
             out,
         };

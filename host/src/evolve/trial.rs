@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 use spec::{LaunchGeometry, Variant};
 
-use super::{budget::Reason, source::Facts};
+use super::{
+    budget::Reason,
+    candidate::{Candidate, Edit},
+    source::Facts,
+};
 use crate::{
     device::{Correctness, Failure},
     measure::statistics::Interval,
@@ -25,10 +29,23 @@ pub enum Operator {
     Mutation,
     /// Two parents, mixed.
     Crossover,
+    /// Named by a program outside.
+    External,
+    /// Named by a program outside, of a source that it rewrote.
+    Edited(Edit),
+}
+
+impl Operator {
+    fn edit(self) -> Option<Edit> {
+        match self {
+            Self::Edited(edit) => Some(edit),
+            _ => None,
+        }
+    }
 }
 
 /// A candidate before anything is known of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
     /// The candidate.
     pub variant: Variant,
@@ -36,6 +53,13 @@ pub struct Proposal {
     pub operator: Operator,
     /// Numbers of the trials it was made from.
     pub parents: Vec<usize>,
+}
+
+impl Proposal {
+    /// What is tried.
+    pub fn candidate(&self) -> Candidate {
+        Candidate { variant: self.variant, edit: self.operator.edit() }
+    }
 }
 
 /// What is measured: machine-independent code and the way it is launched.
@@ -72,6 +96,16 @@ pub struct Trial {
     pub ratio: Interval,
     /// Estimated hot time in microseconds, for selection only.
     pub us: f64,
+    /// UUID of the GPU it was timed on, where several took part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+}
+
+impl Trial {
+    /// What was tried.
+    pub fn candidate(&self) -> Candidate {
+        Candidate { variant: self.variant, edit: self.operator.edit() }
+    }
 }
 
 /// A candidate that cost no trial.
@@ -79,8 +113,8 @@ pub struct Trial {
 pub struct Refusal {
     /// Generation it was proposed in.
     pub generation: u32,
-    /// The variant.
-    pub variant: Variant,
+    /// The candidate; `None` for what was none, such as nonsense from a proposer.
+    pub variant: Option<Candidate>,
     /// Why, for counting.
     pub reason: Reason,
     /// Why, in words.
@@ -88,8 +122,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(generation: u32, variant: Variant, failure: &Failure) -> Self {
-        Self { generation, variant, reason: Reason::of(failure), why: failure.to_string() }
+    pub(super) fn new(generation: u32, candidate: Candidate, failure: &Failure) -> Self {
+        Self { generation, variant: Some(candidate), reason: Reason::of(failure), why: failure.to_string() }
     }
 }
 
@@ -101,8 +135,8 @@ pub enum Verdict {
     Trial {
         /// Its number.
         number: usize,
-        /// The variant.
-        variant: Variant,
+        /// The candidate.
+        variant: Candidate,
         /// Estimated microseconds.
         us: f64,
     },
@@ -112,7 +146,7 @@ pub enum Verdict {
     Winner {
         /// Its number.
         number: usize,
-        /// The variant.
-        variant: Variant,
+        /// The candidate.
+        variant: Candidate,
     },
 }

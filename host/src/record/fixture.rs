@@ -88,6 +88,7 @@ pub(crate) fn from_variants(variants: &[Variant], noise: f64, seed: u64) -> Swee
             sha256: (!matches!(result, Err(Failure::Build(_)))).then(|| kernel.clone()),
             facts: Some(facts(spills)),
             result,
+            gpu: None,
         }
     };
     let mut rows: HashMap<Variant, Row> = HashMap::new();
@@ -148,5 +149,6 @@ pub(crate) fn trial(number: usize, variant: Variant, us: f64) -> Trial {
         suite: false,
         ratio: Interval { low: 1.0, estimate: 1.0, high: 1.0 },
         us,
+        gpu: None,
     }
 }

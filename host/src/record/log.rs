@@ -65,14 +65,30 @@ impl Log {
 
     /// Appends an entry, which is JSON without line breaks, and waits until it is on disk.
     pub fn append(&mut self, entry: &str) -> Result<(), LogError> {
-        let sum = checksum(&self.sum, entry);
-        let line = format!("{{\"sum\":\"{sum}\",\"entry\":{entry}}}\n");
+        let (line, sum) = line(&self.sum, entry);
         let at = FileError::at(&self.path);
         self.file.write_all(line.as_bytes()).map_err(&at)?;
         self.file.sync_data().map_err(&at)?;
         self.sum = sum;
         Ok(())
     }
+}
+
+/// The text of a log that holds these entries from the start, each JSON without line breaks.
+pub fn text<'a>(entries: impl IntoIterator<Item = &'a str>) -> String {
+    let (mut text, mut sum) = (String::new(), String::new());
+    for entry in entries {
+        let (line, next) = line(&sum, entry);
+        text += &line;
+        sum = next;
+    }
+    text
+}
+
+/// The line of an entry, and its sum.
+fn line(previous: &str, entry: &str) -> (String, String) {
+    let sum = checksum(previous, entry);
+    (format!("{{\"sum\":\"{sum}\",\"entry\":{entry}}}\n"), sum)
 }
 
 /// The entries of a log that nobody writes to any more.
@@ -149,6 +165,14 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert!(matches!(Log::open(&path), Err(LogError::Damaged { line, .. }) if line == bad));
         }
+    }
+
+    #[test]
+    fn a_log_written_at_once_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = filled(&folder.path().join("log"));
+        let entries: Vec<String> = (0..5).map(|i| format!("{{\"i\":{i}}}")).collect();
+        assert_eq!(text(entries.iter().map(String::as_str)).as_bytes(), whole);
     }
 
     #[test]

@@ -5,3 +5,5 @@ pub mod file;
 pub(crate) mod fixture;
 pub mod log;
 pub mod sweep;
+pub mod t4;
+pub mod trials;

@@ -2,7 +2,10 @@
 //!
 //! A [log](super::log) of a header and then rows, compressed with zstd once it is complete. Failures are rows too.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 use spec::{Problem, Variant};
@@ -24,6 +27,11 @@ use crate::{
 pub const SCHEMA: u32 = 2;
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
+
+/// Whether records of this version are read.
+pub(super) fn is_known(schema: u64) -> bool {
+    (OLDEST.into()..=SCHEMA.into()).contains(&schema)
+}
 
 /// Compression level: records are written once and read often.
 const LEVEL: i32 = 19;
@@ -60,6 +68,9 @@ pub struct Row {
     pub facts: Option<Facts>,
     /// Its measurement, or why there is none.
     pub result: Result<Measurement, Failure>,
+    /// UUID of the GPU it ran on, if that is not the header's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
 }
 
 /// A correct variant's times.
@@ -120,6 +131,25 @@ pub enum RecordError {
     /// Its lines are damaged.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Records that are no shares of one sweep.
+    #[error("the {what} of two records differ: {one}, {other}")]
+    Strangers {
+        /// What differs.
+        what: &'static str,
+        /// In the first.
+        one: String,
+        /// In another.
+        other: String,
+    },
+    /// A variant that two records to be joined hold.
+    #[error("two records hold {0}")]
+    Twice(Variant),
+    /// Nothing to be joined.
+    #[error("there is no record to be joined")]
+    Nothing,
+    /// It cannot be written as JSON.
+    #[error("a record cannot be written as JSON: {0}")]
+    Unwritable(#[from] serde_json::Error),
     /// It is no record of this version.
     #[error("{path}: line {line}: {reason}; this program reads sweep records of schema {OLDEST} to {SCHEMA}")]
     Format {
@@ -148,7 +178,7 @@ impl Sweep {
         let first = lines.first().ok_or_else(|| fault(1, "the record is empty".into()))?;
         let schema: serde_json::Value = serde_json::from_str(first).map_err(|e| fault(1, e.to_string()))?;
         let schema = &schema["header"]["schema"];
-        if !(OLDEST..=SCHEMA).any(|known| *schema == known) {
+        if !schema.as_u64().is_some_and(is_known) {
             return Err(fault(1, format!("the schema is {schema}")));
         }
         let mut header = None;
@@ -206,12 +236,76 @@ impl Sweep {
     pub fn preparations(&self) -> Vec<f64> {
         let hot = |samples: &Samples| statistics::median(&samples.hot_us).ln();
         let labels = self.noise.iter().map(|(a, b)| hot(a) - hot(b));
-        let mut batches: Vec<f64> =
-            self.rows.iter().filter_map(|(_, row)| Some(row.result.as_ref().ok()?.reference_us.ln())).collect();
-        batches.dedup();
-        let batches = batches.windows(2).map(|pair| pair[1] - pair[0]);
+        let mut references: BTreeMap<Option<&str>, Vec<f64>> = BTreeMap::new();
+        for (_, row) in &self.rows {
+            let of_batch = row.result.as_ref().ok().map(|measured| measured.reference_us.ln());
+            references.entry(row.gpu.as_deref()).or_default().extend(of_batch);
+        }
+        // Two GPUs are two things to be measured, not two looks at one.
+        let batches: Vec<f64> = references
+            .into_values()
+            .flat_map(|mut batches| {
+                batches.dedup();
+                batches.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
+            })
+            .collect();
         // The difference of two equally distributed moves is wider than one by the square root of 2.
         labels.chain(batches).map(|difference| difference / 2f64.sqrt()).collect()
+    }
+
+    /// One record of several, which were measured on GPUs of one model with one reference. Each row says on which GPU.
+    pub fn join(records: Vec<Self>) -> Result<Self, RecordError> {
+        let mut records = records.into_iter();
+        let mut all = records.next().ok_or(RecordError::Nothing)?;
+        for record in records {
+            let (one, other) = (&all.header, &record.header);
+            let model = |header: &Header| {
+                let Description { kind, name, driver, limits, .. } = &header.device;
+                format!("{kind:?} {name}, driver {driver}, {limits:?}")
+            };
+            for (what, one, other) in [
+                ("problems", one.problem.to_string(), other.problem.to_string()),
+                ("devices", model(one), model(other)),
+                ("toolchains", one.toolchain.clone(), other.toolchain.clone()),
+                ("references", one.reference.to_string(), other.reference.to_string()),
+            ] {
+                if one != other {
+                    return Err(RecordError::Strangers { what, one, other });
+                }
+            }
+            let uuid = &record.header.device.uuid;
+            let elsewhere = (*uuid != all.header.device.uuid).then(|| uuid.clone());
+            all.header.planned += record.header.planned;
+            all.header.part += &format!("; {}", record.header.part);
+            let here = all.header.device.uuid.clone();
+            let placed = |(variant, row): (Variant, Row)| {
+                let gpu = row.gpu.or_else(|| elsewhere.clone()).filter(|gpu| *gpu != here);
+                (variant, Row { gpu, ..row })
+            };
+            all.rows.extend(record.rows.into_iter().map(placed));
+            all.again.extend(record.again.into_iter().map(placed));
+            all.unknown += record.unknown;
+            all.noise.extend(record.noise);
+            all.peers.join(record.peers);
+        }
+        all.rows.sort_by_key(|(variant, _)| *variant);
+        match all.rows.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            Some(pair) => Err(RecordError::Twice(pair[0].0)),
+            None => Ok(all),
+        }
+    }
+
+    /// Writes a compressed record, whole.
+    pub fn write(&self, path: &Path) -> Result<(), RecordError> {
+        let header = std::iter::once(Entry::Header(self.header.clone()));
+        let noise = self.noise.iter().map(|(a, b)| Entry::Noise { a: a.clone(), b: b.clone() });
+        let peers = (self.peers != Peers::default()).then(|| Entry::Peers(self.peers.clone()));
+        let rows = self.rows.iter().map(|(_, row)| Entry::Row(row.clone()));
+        let again = self.again.iter().map(|(_, row)| Entry::Again(row.clone()));
+        let entries =
+            header.chain(noise).chain(peers).chain(rows).chain(again).map(|entry| serde_json::to_string(&entry));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        compress(path, log::text(entries.iter().map(String::as_str)).as_bytes())
     }
 
     /// How a report refers to it: GPU, driver and date.
@@ -225,6 +319,59 @@ impl Sweep {
 pub fn finish(log: &Path, record: &Path) -> Result<(), RecordError> {
     let at = FileError::at(log);
     let bytes = std::fs::read(log).map_err(&at)?;
-    let packed = zstd::encode_all(bytes.as_slice(), LEVEL).map_err(&at)?;
+    compress(record, &bytes)
+}
+
+fn compress(record: &Path, lines: &[u8]) -> Result<(), RecordError> {
+    let packed = zstd::encode_all(lines, LEVEL).map_err(FileError::at(record))?;
     Ok(file::write(record, &packed)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::fixture;
+
+    /// Two shares of a sweep, the second on another GPU.
+    fn shares() -> (Sweep, [Sweep; 2]) {
+        let whole = fixture::sweep(40, 0.01, 1);
+        let share = |first: usize, uuid: &str| {
+            let mut share = whole.clone();
+            share.rows = whole.rows.iter().skip(first).step_by(2).cloned().collect();
+            share.header.planned = share.rows.len();
+            share.header.device.uuid = uuid.to_owned();
+            share
+        };
+        let shares = [share(0, "GPU-0"), share(1, "GPU-1")];
+        (whole, shares)
+    }
+
+    #[test]
+    fn shares_make_the_whole_and_say_which_gpu_measured_what() {
+        let (whole, shares) = shares();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("joined.jsonl.zst");
+        Sweep::join(shares.to_vec()).unwrap().write(&path).unwrap();
+        let joined = Sweep::read(&path).unwrap();
+        assert_eq!(joined.header.planned, whole.rows.len());
+        for (i, ((variant, row), (expected, original))) in joined.rows.iter().zip(&whole.rows).enumerate() {
+            assert_eq!((variant, &row.result), (expected, &original.result));
+            assert_eq!(row.gpu.as_deref(), (i % 2 == 1).then_some("GPU-1"));
+        }
+    }
+
+    #[test]
+    fn strangers_are_not_joined() {
+        let (_, [one, two]) = shares();
+        let error = |other: Sweep| Sweep::join(vec![one.clone(), other]).unwrap_err().to_string();
+        assert!(error(one.clone()).starts_with("two records hold "));
+        let with = |change: &dyn Fn(&mut Header)| {
+            let mut other = two.clone();
+            change(&mut other.header);
+            error(other)
+        };
+        assert!(with(&|header| header.device.name = "L4".into()).starts_with("the devices of two records differ: "));
+        assert!(with(&|header| header.toolchain = "newer".into()).contains("test, newer"));
+        assert!(matches!(Sweep::join(vec![]), Err(RecordError::Nothing)));
+    }
 }

@@ -58,7 +58,7 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
 
 fn headline(outcome: &Outcome) -> String {
     let us = statistics::median(&outcome.winner_hot_us);
-    let winner = outcome.trial(outcome.winner).map(|trial| trial.variant.to_string()).unwrap_or_default();
+    let winner = outcome.trial(outcome.winner).map(|trial| trial.candidate().to_string()).unwrap_or_default();
     let noise = &outcome.noise;
     format!(
         "<header><h1>{us:.2} us <small>{tflops:.1} TFLOP/s</small></h1>\
@@ -130,7 +130,7 @@ fn convergence(outcome: &Outcome) -> String {
     }
     plot.line(&steps, "best");
     for (i, trial) in trials.iter().enumerate() {
-        let title = format!("#{} {:.2} us {}", trial.number, trial.us, trial.variant);
+        let title = format!("#{} {:.2} us {}", trial.number, trial.us, trial.candidate());
         plot.dot(i as f64 + 1.0, trial.us, trial.variant.family().name(), &title);
     }
     let families: String =
@@ -165,7 +165,7 @@ fn elites(outcome: &Outcome) -> String {
             format!("<details><summary>{} ancestors</summary><ul>{ancestors}</ul></details>", seen.len() - 1)
         };
         let tflops = words::tflops(outcome, trial.us);
-        let genes = escape(&trial.variant.to_string());
+        let genes = escape(&trial.candidate().to_string());
         Some(format!("<li>{}, {tflops:.1} TFLOP/s<br><code>{genes}</code>{lineage}</li>", line(trial)))
     };
     format!("<ol>{}</ol>", outcome.elites.iter().filter_map(elite).collect::<String>())
@@ -211,8 +211,8 @@ fn rules(outcome: &Outcome) -> String {
 fn refusals(outcome: &Outcome) -> String {
     let mut by_reason: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for refusal in &outcome.refusals {
-        let line =
-            format!("<li><code>{}</code><br>{}</li>", escape(&refusal.variant.to_string()), escape(&refusal.why));
+        let candidate = refusal.variant.map(|candidate| format!("<code>{}</code><br>", escape(&candidate.to_string())));
+        let line = format!("<li>{}{}</li>", candidate.unwrap_or_default(), escape(&refusal.why));
         by_reason.entry(refusal.reason).or_default().push(line);
     }
     let details = by_reason.iter().map(|(reason, lines)| {
@@ -232,7 +232,7 @@ fn trials(outcome: &Outcome) -> String {
             words::interval(&trial.ratio),
             registers,
             escape(&words::origin(outcome, trial)),
-            format!("<code>{}</code>", escape(&trial.variant.to_string())),
+            format!("<code>{}</code>", escape(&trial.candidate().to_string())),
         ]
     });
     let head = ["#", "generation", "us", "ratio to its incumbent, in one sitting", "registers", "made by", "variant"];

@@ -13,7 +13,7 @@ pub fn table(outcome: &Outcome, report: &str) -> String {
         let _ = writeln!(out, "{label:<18} {text}");
     };
     if let Some(winner) = outcome.trial(outcome.winner) {
-        line("winner", &format!("trial {}: {}", winner.number, winner.variant));
+        line("winner", &format!("trial {}: {}", winner.number, winner.candidate()));
         let us = statistics::median(&outcome.winner_hot_us);
         line("hot", &format!("{}, {:.1} TFLOP/s", words::times(&outcome.winner_hot_us), words::tflops(outcome, us)));
         if !outcome.winner_cold_us.is_empty() {

@@ -57,6 +57,8 @@ pub(super) fn origin(outcome: &Outcome, trial: &Trial) -> String {
         Operator::Next => "next in order",
         Operator::Mutation => "mutation",
         Operator::Crossover => "crossover",
+        Operator::External => "named outside",
+        Operator::Edited(_) => "rewritten outside",
     };
     let parents: Vec<String> = trial.parents.iter().map(|number| format!("#{number}")).collect();
     let changed = trial.parents.first().and_then(|number| outcome.trial(*number));

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use builder::Project;
 use spec::Problem;
 
-use super::Place;
+use super::{Origin, Place};
 use crate::{
     cases,
     device::{Device, Failure, replay::Replay},
@@ -45,10 +45,10 @@ pub(super) fn open(file: Option<&Path>, problem: &Problem) -> Result<Place> {
         introduction,
         space: Space::listed(*problem, sweep.header.device.limits, variants),
         source: Box::new(device.clone()),
-        lab: Box::new(Archive { device, peers: recorded_peers(&sweep) }),
+        lab: Box::new(Archive { device: device.clone(), peers: recorded_peers(&sweep) }),
         // Nothing is checked again, so no more can be stated than the record does.
         cases: Cases { gate: cases::gate(problem), suite: cases::gate(problem) },
-        recorded: true,
+        origin: Origin::Record(device),
     })
 }
 

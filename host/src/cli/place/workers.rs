@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long a GPU may take to answer. Less than a CPU machine needs: a kernel that hangs costs the GPU's time.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// How long the peers may take together: Python and its libraries start slowly.
 const PEERS_LIMIT: Duration = Duration::from_secs(180);
 /// Samples of each peer, before and after ours.
@@ -24,11 +24,12 @@ const PEER_ROUNDS: u32 = 20;
 pub(super) struct Gpu {
     pub(super) ordinal: u32,
     uuid: String,
+    sm: Sm,
 }
 
 impl Gpu {
     pub(super) fn new(ordinal: u32) -> Self {
-        Self { ordinal, uuid: String::new() }
+        Self { ordinal, uuid: String::new(), sm: Sm::Sm80 }
     }
 }
 
@@ -36,6 +37,7 @@ impl Lab for Gpu {
     fn open(&mut self) -> Result<Box<dyn Device>, Failure> {
         let device = gpu(self.ordinal, ANSWER_LIMIT)?;
         self.uuid.clone_from(&device.description().uuid);
+        self.sm = device.description().limits.sm;
         Ok(Box::new(device))
     }
 
@@ -60,6 +62,10 @@ impl Lab for Gpu {
             Err(error) => Peers { peers: vec![], notes: vec![error.to_string()] },
         }
     }
+
+    fn cpu_machine(&mut self) -> Result<Box<dyn Device>, Failure> {
+        CpuMachine(self.sm).open()
+    }
 }
 
 /// GPU number `ordinal`, which may take so long to answer.
@@ -78,13 +84,17 @@ pub(in crate::cli) struct CpuMachine(pub(in crate::cli) Sm);
 
 impl Lab for CpuMachine {
     fn open(&mut self) -> Result<Box<dyn Device>, Failure> {
-        let device = start(&["--device", "simt", "--sm", self.0.name()], Patience::default())?;
-        Ok(Box::new(device))
+        Ok(Box::new(cpu_machine(self.0)?))
     }
 
     fn peers(&mut self, _: &Problem) -> Peers {
         Peers { peers: vec![], notes: vec!["modelled times are compared with no measured ones".to_owned()] }
     }
+}
+
+/// A CPU machine with the limits of a target's GPU.
+pub(super) fn cpu_machine(sm: Sm) -> Result<Remote, Failure> {
+    start(&["--device", "simt", "--sm", sm.name()], Patience::default())
 }
 
 fn start(arguments: &[&str], patience: Patience) -> Result<Remote, Failure> {

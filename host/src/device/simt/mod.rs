@@ -122,7 +122,7 @@ impl Device for Simt {
         subjects
             .iter()
             .map(|subject| {
-                let key = (subject.variant, subject.problem.to_string());
+                let key = (format!("{} {}", subject.variant, subject.problem), subject.code.clone());
                 let time = match times.get(&key) {
                     Some(time) => *time,
                     None => {

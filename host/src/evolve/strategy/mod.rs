@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+pub(super) use external::External;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use spec::Variant;
@@ -9,11 +10,14 @@ use spec::Variant;
 use super::{
     genome,
     insight::Insights,
+    proposer::Reply,
     space::Space,
-    trial::{Operator, Proposal},
+    trial::{Operator, Proposal, Refusal, Trial},
 };
+use crate::device::Description;
 
 mod exhaustive;
+mod external;
 mod free;
 mod full;
 mod insight;
@@ -31,6 +35,12 @@ pub struct Context<'a> {
     pub insights: &'a Insights,
     /// The generation, from 0.
     pub generation: u32,
+    /// Every trial so far.
+    pub trials: &'a [Trial],
+    /// Every refusal so far.
+    pub refusals: &'a [Refusal],
+    /// Where trials run.
+    pub device: &'a Description,
 }
 
 /// Proposes candidates.
@@ -44,6 +54,18 @@ pub trait Strategy {
         let spread = genome::spread(context.space, &incumbents, count, rng);
         spread.into_iter().map(|variant| Proposal { variant, operator: Operator::Spread, parents: vec![] }).collect()
     }
+
+    /// Somebody outside this program who is asked first, if there is one. Its answers are written into the journal, since
+    /// nothing else would give them again.
+    fn outside(&mut self) -> Option<&mut dyn Outside> {
+        None
+    }
+}
+
+/// Names candidates from outside this program.
+pub trait Outside {
+    /// Asks for `count` candidates. Whatever happens there is an answer, within the time that was agreed.
+    fn ask(&mut self, context: &Context<'_>, count: usize) -> Reply;
 }
 
 /// The strategies there are.

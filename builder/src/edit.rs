@@ -1,0 +1,108 @@
+//! A checkout with one file of the kernels crate rewritten: what an edited kernel is built from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use spec::Family;
+
+use crate::files::{list, sha256};
+use crate::{BuildError, Library, Project};
+
+/// What a build reads, besides Cargo's files at the top.
+const CRATES: [&str; 3] = ["kernels", "spec", "simt"];
+
+impl Project {
+    /// The file that holds a family's kernel.
+    pub fn family_source(&self, family: Family) -> PathBuf {
+        self.root().join(family_file(family))
+    }
+
+    /// A copy of the checkout in which `text` stands in the place of a family's kernel. What is built of it goes where
+    /// this checkout's builds go; the same edit of the same sources has the same folder.
+    pub fn with_family_source(&self, family: Family, text: &str) -> Result<Self, BuildError> {
+        let key = sha256(format!("{}\n{family}\n{text}", self.simt_sources()?).as_bytes());
+        let folder = self.target().join("evoattn/edits").join(&key[..16]);
+        if !folder.is_dir() {
+            let parent = folder.parent().unwrap_or(&folder);
+            fs::create_dir_all(parent).map_err(BuildError::io("create", parent))?;
+            // Made elsewhere and moved, so that a folder that is there is whole.
+            let draft = tempfile::tempdir_in(parent).map_err(BuildError::io("create a folder in", parent))?;
+            self.copy_to(draft.path(), family, text)?;
+            match fs::rename(draft.path(), &folder) {
+                Ok(()) => drop(draft.keep()),
+                // Another process made the same.
+                Err(_) if folder.is_dir() => {}
+                Err(error) => return Err(BuildError::io("create", &folder)(error)),
+            }
+        }
+        Self::at(&folder)
+    }
+
+    fn copy_to(&self, folder: &Path, family: Family, text: &str) -> Result<(), BuildError> {
+        for name in ["Cargo.toml", "Cargo.lock"].into_iter().chain(CRATES) {
+            copy(&self.root().join(name), &folder.join(name))?;
+        }
+        let target = folder.join("target");
+        let built = self.target();
+        fs::create_dir_all(&built).map_err(BuildError::io("create", &built))?;
+        let built = fs::canonicalize(&built).map_err(BuildError::io("find", &built))?;
+        std::os::unix::fs::symlink(built, &target).map_err(BuildError::io("link", &target))?;
+        let file = folder.join(family_file(family));
+        fs::write(&file, text).map_err(BuildError::io("write", &file))
+    }
+}
+
+impl Library {
+    /// A library of the same tools whose kernels of one family are those of `text`, which stands in the place of
+    /// [`Project::family_source`]. It has no catalog: edited code is always compiled.
+    pub fn with_family_source(&self, family: Family, text: &str) -> Result<Self, BuildError> {
+        let project = self.project().with_family_source(family, text)?;
+        Self::of(project, self.toolchain().cloned(), self.ptxas().cloned())
+    }
+}
+
+fn family_file(family: Family) -> String {
+    format!("kernels/src/family/{family}.rs")
+}
+
+/// Copies a file, or a folder with all it holds.
+fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+    if from.is_dir() {
+        fs::create_dir_all(to).map_err(BuildError::io("create", to))?;
+        return list(from)?.iter().try_for_each(|child| copy(child, &to.join(child.file_name().unwrap_or_default())));
+    }
+    fs::copy(from, to).map_err(BuildError::io("copy", from)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{read_text, write_whole};
+
+    #[test]
+    fn an_edit_leaves_the_checkout_as_it_is_and_changes_the_copy_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["Cargo.toml", "Cargo.lock"] {
+            write_whole(&dir.path().join(name), b"").unwrap();
+        }
+        for name in CRATES {
+            write_whole(&dir.path().join(name).join("Cargo.toml"), b"[package]").unwrap();
+        }
+        let [tiled, mma] = [Family::Tiled, Family::Mma].map(family_file);
+        for file in [&tiled, &mma] {
+            write_whole(&dir.path().join(file), b"old").unwrap();
+        }
+        let project = Project::at(dir.path()).unwrap();
+        let before = project.ptx_sources().unwrap();
+        let edited = project.with_family_source(Family::Tiled, "new").unwrap();
+        assert_eq!(read_text(&edited.family_source(Family::Tiled)).unwrap(), "new");
+        assert_eq!(read_text(&edited.family_source(Family::Mma)).unwrap(), "old");
+        assert_eq!(project.ptx_sources().unwrap(), before);
+        assert_ne!(edited.ptx_sources().unwrap(), before);
+        assert_eq!(fs::canonicalize(edited.target()).unwrap(), fs::canonicalize(project.target()).unwrap());
+        assert_eq!(project.with_family_source(Family::Tiled, "new").unwrap(), edited);
+        assert_ne!(project.with_family_source(Family::Mma, "new").unwrap(), edited);
+        let same = project.with_family_source(Family::Tiled, "old").unwrap();
+        assert_eq!(same.ptx_sources().unwrap(), before, "an edit that changes nothing is no other source");
+    }
+}
