@@ -9,7 +9,7 @@ use host::cases::{Case, Distribution};
 use host::device::remote::{Patience, Remote};
 use host::device::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subject, TimingPlan, worker};
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{DeviceLimits, LaunchGeometry, Problem, Variant};
+use spec::{BlockOrder, DeviceLimits, LaunchGeometry, Problem, Variant};
 
 /// First argument of a worker; the part is the second.
 const PLAY: &str = "--play";
@@ -140,7 +140,7 @@ fn subject() -> Subject {
             threads: 32,
             shared_bytes: 0,
             tiles_q: 1,
-            block_order: 0,
+            walk: BlockOrder::TilesFirst.walk(1, 1),
             early_launch: false,
             l2_window: false,
             boxes: None,

@@ -39,11 +39,75 @@ pub enum BlockOrder {
     HeadsFirst = 1,
     /// Like `HeadsFirst` from the last tile to the first: under a causal mask the longest work starts first.
     LongestFirst = 2,
+    /// Like `LongestFirst` within groups of heads whose K and V half of L2 holds, one group after the other.
+    GroupsLongestFirst = 3,
+    /// Head by head: the last query tile, the first, the last but one, the second and so on. Under a causal mask two
+    /// neighbours are as much work as any other two; persistent blocks take them together.
+    Folded = 4,
 }
 
 impl BlockOrder {
     /// All orders, by their gene value.
-    pub const ALL: [Self; 3] = [Self::TilesFirst, Self::HeadsFirst, Self::LongestFirst];
+    pub const ALL: [Self; 5] =
+        [Self::TilesFirst, Self::HeadsFirst, Self::LongestFirst, Self::GroupsLongestFirst, Self::Folded];
+
+    /// The walk that a launch takes, when `heads_in_l2` query heads' K and V fit in L2 beside others.
+    pub fn walk(self, heads_total: u32, heads_in_l2: u32) -> BlockWalk {
+        let (heads, tiles) = match self {
+            Self::TilesFirst => (1, TileOrder::Forward),
+            Self::HeadsFirst => (heads_total, TileOrder::Forward),
+            Self::LongestFirst => (heads_total, TileOrder::Backward),
+            Self::GroupsLongestFirst => (heads_in_l2.clamp(1, heads_total.max(1)), TileOrder::Backward),
+            Self::Folded => (1, TileOrder::Folded),
+        };
+        BlockWalk { heads, tiles: tiles as u32 }
+    }
+}
+
+/// A [`BlockOrder`] as the kernels take it: groups of heads one after the other; within a group one tile of every head,
+/// then the next tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
+pub struct BlockWalk {
+    /// Query heads of a group, at least 1; the last group may have fewer.
+    pub heads: u32,
+    /// A [`TileOrder`].
+    pub tiles: u32,
+}
+
+/// In which order the query tiles of a head are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum TileOrder {
+    /// From the first to the last.
+    Forward = 0,
+    /// From the last to the first.
+    Backward = 1,
+    /// The last, the first, the last but one, the second and so on.
+    Folded = 2,
+}
+
+impl BlockWalk {
+    /// Which of a head's `tiles_q` query tiles is taken as number `n`.
+    #[inline(always)]
+    pub const fn tile(&self, n: u32, tiles_q: u32) -> u32 {
+        if self.tiles == TileOrder::Forward as u32 {
+            n
+        } else if self.tiles == TileOrder::Backward as u32 {
+            tiles_q - 1 - n
+        } else if n % 2 == 0 {
+            tiles_q - 1 - n / 2
+        } else {
+            n / 2
+        }
+    }
+
+    /// How many tiles in a row a persistent block takes, before it passes over those of the other blocks.
+    #[inline(always)]
+    pub const fn run(&self) -> u32 {
+        if self.tiles == TileOrder::Folded as u32 { 2 } else { 1 }
+    }
 }
 
 /// The one argument of every attention kernel, passed by value.
@@ -84,8 +148,8 @@ pub struct AttentionArgs {
     pub heads_total: u32,
     /// Row `i` sees key `j` if `j <= i + diagonal`; `i32::MAX / 2` when nothing is masked.
     pub diagonal: i32,
-    /// A [`BlockOrder`].
-    pub block_order: u32,
+    /// Which block does what.
+    pub walk: BlockWalk,
     /// Softmax scale times log2(e): scores become exponents of two with one multiplication.
     pub scale_log2: f32,
 }

@@ -87,7 +87,7 @@ fn mma(tile_kv: u16) -> Option<Variant> {
 const fn order(problem: &Problem) -> BlockOrder {
     match problem.mask {
         Mask::Full => BlockOrder::TilesFirst,
-        Mask::Causal(Align::TopLeft | Align::BottomRight) => BlockOrder::LongestFirst,
+        Mask::Causal(Align::TopLeft | Align::BottomRight) => BlockOrder::GroupsLongestFirst,
     }
 }
 

@@ -25,7 +25,7 @@ const TILED: &[Domain] = &[
     Domain { gene: Gene::SharedPad, values: &[0, 1] },
     Domain { gene: Gene::ExpPoly, values: &[0, 1] },
     Domain { gene: Gene::BlocksPerSm, values: &[1, 2] },
-    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2, 3, 4] },
 ];
 
 const MMA: &[Domain] = &[
@@ -40,7 +40,7 @@ const MMA: &[Domain] = &[
     Domain { gene: Gene::LazyRescale, values: &[0, 1] },
     Domain { gene: Gene::BlocksPerSm, values: &[1, 2, 3, 4] },
     Domain { gene: Gene::CacheHint, values: &[0, 1, 2] },
-    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2, 3, 4] },
     Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
     Domain { gene: Gene::L2Window, values: &[0, 1] },
 ];
@@ -54,8 +54,8 @@ const WGMMA: &[Domain] = &[
     Domain { gene: Gene::ExpPoly, values: &[0, 2, 3, 4, 8] },
     Domain { gene: Gene::Overlap, values: &[0, 1] },
     Domain { gene: Gene::PingPong, values: &[0, 1] },
-    Domain { gene: Gene::LazyRescale, values: &[0, 1] },
-    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2] },
+    Domain { gene: Gene::LazyRescale, values: &[0, 1, 2] },
+    Domain { gene: Gene::BlockOrder, values: &[0, 1, 2, 3, 4] },
     Domain { gene: Gene::Persistent, values: &[0, 1] },
     Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
     Domain { gene: Gene::L2Window, values: &[0, 1] },

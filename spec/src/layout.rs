@@ -116,8 +116,8 @@ pub const fn panels(rows: u32, head_dim: u32) -> u32 {
     rows * round_up(head_dim, PANEL) * 2
 }
 
-/// Shared memory of the `wgmma` family when one warpgroup copies for those that compute: barriers, Q, a ring of K tiles
-/// and one of V tiles.
+/// Shared memory of the `wgmma` family when one warpgroup copies for those that compute: barriers, Q, a ring of K tiles,
+/// one of V tiles, and O on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WgmmaLayout {
     /// Start of Q; barriers start at 0.
@@ -130,6 +130,8 @@ pub struct WgmmaLayout {
     pub v: u32,
     /// Size of a V tile.
     pub v_tile: u32,
+    /// Start of O: where Q is, unless the next Q comes while O leaves.
+    pub o: u32,
     /// All of it.
     pub bytes: u32,
 }
@@ -139,11 +141,22 @@ const BARRIERS: u32 = 1024;
 
 impl WgmmaLayout {
     /// The layout for 16-bit elements.
-    pub const fn new(tile_q: u32, tile_kv: u32, head_dim_qk: u32, head_dim_v: u32, stages: u32) -> Self {
+    pub const fn new(
+        tile_q: u32,
+        tile_kv: u32,
+        head_dim_qk: u32,
+        head_dim_v: u32,
+        stages: u32,
+        persistent: bool,
+    ) -> Self {
         let (k_tile, v_tile) = (panels(tile_kv, head_dim_qk), panels(tile_kv, head_dim_v));
-        let k = BARRIERS + panels(tile_q, head_dim_qk);
+        let o_tile = panels(tile_q, head_dim_v);
+        let k =
+            BARRIERS + if persistent { panels(tile_q, head_dim_qk) } else { max(panels(tile_q, head_dim_qk), o_tile) };
         let v = k + stages * k_tile;
-        Self { q: BARRIERS, k, k_tile, v, v_tile, bytes: v + stages * v_tile }
+        let end = v + stages * v_tile;
+        let (o, bytes) = if persistent { (end, end + o_tile) } else { (BARRIERS, end) };
+        Self { q: BARRIERS, k, k_tile, v, v_tile, o, bytes }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The only place that decides whether a variant fits a problem and a GPU.
 
 use crate::layout::{MmaLayout, TiledLayout, WgmmaLayout, WgmmaSplitLayout};
-use crate::{AttentionArgs, DeviceLimits, Family, Gene, MapBoxes, Problem, Sm, Variant};
+use crate::{AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Family, Gene, MapBoxes, Problem, Sm, Variant};
 
 /// Why a variant cannot run a problem on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +121,9 @@ pub enum Illegal {
         chunks: u32,
     },
     /// No product of the family has this width.
-    #[error("family {family} has no product of {head_dim_v} columns; head_dim_v of 64, 96, 128 and 192 are allowed")]
+    #[error(
+        "family {family} has no product of {head_dim_v} columns; head_dim_v of 64, 96, 128, 192 and 256 are allowed"
+    )]
     Width {
         /// The family.
         family: Family,
@@ -174,8 +176,8 @@ pub struct LaunchGeometry {
     pub shared_bytes: u32,
     /// Query tiles of one head.
     pub tiles_q: u32,
-    /// A [`crate::BlockOrder`].
-    pub block_order: u32,
+    /// Which block does what.
+    pub walk: BlockWalk,
     /// Whether blocks may start before the kernel before them in the stream is over.
     pub early_launch: bool,
     /// Whether L2 is asked to keep K and V.
@@ -205,7 +207,7 @@ impl LaunchGeometry {
             tiles_q: self.tiles_q,
             heads_total: problem.batch * problem.heads_q,
             diagonal: problem.diagonal().map_or(FULL_DIAGONAL, |d| d as i32),
-            block_order: self.block_order,
+            walk: self.walk,
             scale_log2: problem.softmax_scale() * core::f32::consts::LOG2_E,
         }
     }
@@ -237,16 +239,25 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     let blocks = u64::from(tiles_q) * u64::from(problem.batch) * u64::from(problem.heads_q) * cluster;
     let all_blocks = i32::try_from(blocks).map_err(|_| Illegal::Grid { blocks })?.unsigned_abs();
     let persistent = variant.value(Gene::Persistent) == 1;
+    let order = BlockOrder::ALL[variant.value(Gene::BlockOrder) as usize % BlockOrder::ALL.len()];
+    let walk = order.walk(problem.batch * problem.heads_q, heads_in_l2(problem, limits));
     Ok(LaunchGeometry {
-        blocks: if persistent { all_blocks.min(limits.multiprocessors) } else { all_blocks },
+        blocks: if persistent { all_blocks.div_ceil(walk.run()).min(limits.multiprocessors) } else { all_blocks },
         threads,
         shared_bytes: need.shared_bytes,
         tiles_q,
-        block_order: variant.value(Gene::BlockOrder),
+        walk,
         early_launch: variant.value(Gene::EarlyLaunch) == 1,
         l2_window: variant.value(Gene::L2Window) == 1,
         boxes: need.boxes,
     })
+}
+
+/// Query heads whose K and V half of L2 holds: the other half is for those that come before and after, and for Q and O.
+fn heads_in_l2(problem: &Problem, limits: &DeviceLimits) -> u32 {
+    let row = u64::from((problem.head_dim_qk + problem.head_dim_v) * problem.dtype.bytes());
+    let heads_kv = limits.l2_bytes / 2 / (u64::from(problem.seqlen_kv) * row).max(1);
+    u32::try_from(heads_kv).unwrap_or(u32::MAX).max(1).saturating_mul(problem.heads_per_kv())
 }
 
 fn check_problem(p: &Problem) -> Result<(), Illegal> {
@@ -423,7 +434,7 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     check_alignment(problem, crate::layout::CHUNK)?;
     check_copy_strides(problem)?;
     let (qk, v) = (problem.head_dim_qk, problem.head_dim_v);
-    if ![64, 96, 128, 192].contains(&v) {
+    if ![64, 96, 128, 192, 256].contains(&v) {
         return Err(Illegal::Width { family: Family::Wgmma, head_dim_v: v });
     }
     // Without a product in flight during the softmax there is nothing to take turns over.
@@ -434,7 +445,7 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
         if cluster != 1 {
             return Err(Illegal::Together { gene: Gene::Cluster, needs: "kv_split above 1" });
         }
-        WgmmaLayout::new(tile_q, tile_kv, qk, v, stages).bytes
+        WgmmaLayout::new(tile_q, tile_kv, qk, v, stages, variant.value(Gene::Persistent) == 1).bytes
     } else {
         if variant.value(Gene::Persistent) == 1 {
             return Err(Illegal::Together { gene: Gene::Persistent, needs: "kv_split=1" });
@@ -476,7 +487,7 @@ mod tests {
             threads: 128,
             shared_bytes: 64 * 128 + 2 * 2 * 64 * 128,
             tiles_q: 8,
-            block_order: 1,
+            walk: BlockOrder::HeadsFirst.walk(8, 8),
             early_launch: false,
             l2_window: false,
             boxes: None,

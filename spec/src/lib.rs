@@ -23,7 +23,7 @@ mod parse;
 mod problem;
 mod variant;
 
-pub use args::{AttentionArgs, BlockOrder, MapBoxes, MappedArgs, Strides, TensorMaps};
+pub use args::{AttentionArgs, BlockOrder, BlockWalk, MapBoxes, MappedArgs, Strides, TensorMaps, TileOrder};
 pub use defaults::defaults;
 pub use device::{DeviceLimits, Sm};
 pub use dtype::Dtype;

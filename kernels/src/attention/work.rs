@@ -1,6 +1,6 @@
 //! What a block works on.
 
-use spec::{AttentionArgs, BlockOrder, Strides};
+use spec::{AttentionArgs, Strides};
 
 use super::Mask;
 use crate::gpu::{Global, block_index, divide};
@@ -66,14 +66,15 @@ impl Work {
     /// The work of number `block`.
     #[inline(always)]
     pub fn of(block: u32, args: &AttentionArgs, tile_q: u32) -> Self {
-        let (tile, head_total) = if args.block_order == BlockOrder::TilesFirst as u32 {
-            let (head_total, tile) = divide(block, args.tiles_q);
-            (tile, head_total)
+        let (group, in_group) = divide(block, args.walk.heads * args.tiles_q);
+        let first_head = group * args.walk.heads;
+        let (tile, head) = if args.walk.heads == 1 {
+            (in_group, 0)
         } else {
-            let (tile, head_total) = divide(block, args.heads_total);
-            let in_order = args.block_order == BlockOrder::HeadsFirst as u32;
-            (if in_order { tile } else { args.tiles_q - 1 - tile }, head_total)
+            divide(in_group, args.walk.heads.min(args.heads_total - first_head))
         };
+        let tile = args.walk.tile(tile, args.tiles_q);
+        let head_total = first_head + head;
         let (batch, head) = divide(head_total, args.heads_q);
         let (head_kv, _) = divide(head, args.heads_per_kv);
         let first_row = tile * tile_q;

@@ -3,7 +3,7 @@
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
-use spec::{BlockOrder, LaunchGeometry, Problem};
+use spec::{LaunchGeometry, Problem};
 
 use crate::oracle::Row;
 
@@ -26,15 +26,18 @@ pub(super) fn rows(problem: &Problem, geometry: &LaunchGeometry, tile_q: u32, bl
     let tiles = geometry.tiles_q * heads;
     // Fewer blocks than query tiles: each takes every so many-th.
     let stride = geometry.blocks.max(1) as usize;
+    let run = if geometry.blocks < tiles { geometry.walk.run() } else { 1 };
     let mut rows: Vec<_> = blocks
         .iter()
-        .flat_map(|block| (*block..tiles).step_by(stride))
+        .flat_map(|block| (*block..tiles.div_ceil(run)).step_by(stride))
+        .flat_map(|turn| turn * run..(turn * run + run).min(tiles))
         .flat_map(|block| {
-            let (tile, head_total) = match geometry.block_order {
-                order if order == BlockOrder::TilesFirst as u32 => (block % geometry.tiles_q, block / geometry.tiles_q),
-                order if order == BlockOrder::HeadsFirst as u32 => (block / heads, block % heads),
-                _ => (geometry.tiles_q - 1 - block / heads, block % heads),
-            };
+            let group = geometry.walk.heads;
+            let first_head = block / (group * geometry.tiles_q) * group;
+            let in_group = block - first_head * geometry.tiles_q;
+            let group = group.min(heads - first_head);
+            let tile = geometry.walk.tile(in_group / group, geometry.tiles_q);
+            let head_total = first_head + in_group % group;
             let (batch, head) = (head_total / problem.heads_q, head_total % problem.heads_q);
             let first = tile * tile_q;
             (first..(first + tile_q).min(problem.seqlen_q)).map(move |row| Row { batch, head, row })
@@ -46,7 +49,7 @@ pub(super) fn rows(problem: &Problem, geometry: &LaunchGeometry, tile_q: u32, bl
 
 #[cfg(test)]
 mod tests {
-    use spec::Dtype;
+    use spec::{BlockOrder, Dtype};
 
     use super::*;
 
@@ -59,14 +62,17 @@ mod tests {
                 threads: 32,
                 shared_bytes: 0,
                 tiles_q: 3,
-                block_order: order as u32,
+                // Groups of four heads and of two.
+                walk: order.walk(6, 4),
                 early_launch: false,
                 l2_window: false,
                 boxes: None,
             };
             assert_eq!(rows(&problem, &geometry, 16, &sample(18, 18, 0)), Row::all(&problem), "{order:?}");
             let last_tile = rows(&problem, &geometry, 16, &[17]);
-            assert_eq!(last_tile.len(), if order == BlockOrder::LongestFirst { 16 } else { 5 });
+            let reversed =
+                matches!(order, BlockOrder::LongestFirst | BlockOrder::GroupsLongestFirst | BlockOrder::Folded);
+            assert_eq!(last_tile.len(), if reversed { 16 } else { 5 });
         }
     }
 

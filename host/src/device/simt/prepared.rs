@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use simt::{Blocks, Buffer, CallError, Class, Entry, Launch, Stats, address_of};
-use spec::{AttentionArgs, Gene, Kernel, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps, Variant};
+use spec::{AttentionArgs, BlockWalk, Gene, Kernel, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps, Variant};
 
 use super::blocks;
 use crate::cases::Tensors;
@@ -124,7 +124,7 @@ fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
         tiles_q,
         heads_total,
         diagonal,
-        block_order,
+        walk: BlockWalk { heads, tiles },
         scale_log2,
     } = *args;
     let mut bytes = vec![];
@@ -135,7 +135,7 @@ fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
     let counts = [heads_q, heads_per_kv, seqlen_q, seqlen_kv, tiles_q, heads_total];
     counts.iter().for_each(|count| bytes.extend(count.to_ne_bytes()));
     bytes.extend(diagonal.to_ne_bytes());
-    bytes.extend(block_order.to_ne_bytes());
+    [heads, tiles].iter().for_each(|word| bytes.extend(word.to_ne_bytes()));
     bytes.extend(scale_log2.to_ne_bytes());
     bytes.resize(size_of::<AttentionArgs>(), 0);
     bytes
@@ -143,6 +143,8 @@ fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use spec::BlockOrder;
+
     use super::*;
 
     #[test]
@@ -152,7 +154,7 @@ mod tests {
             threads: 32,
             shared_bytes: 0,
             tiles_q: 5,
-            block_order: 2,
+            walk: BlockOrder::LongestFirst.walk(8, 8),
             early_launch: false,
             l2_window: false,
             boxes: None,
