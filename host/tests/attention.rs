@@ -20,7 +20,7 @@ const SERVE: &str = "--serve-gpu";
 
 /// Kernels by name. Among them most values of each gene occur, and head_dims that fill tensor-core steps, leave some
 /// empty, and are the smallest and the largest.
-const KERNELS: [(&str, &str, u32, Dtype); 16] = [
+const KERNELS: [(&str, &str, u32, Dtype); 17] = [
     (
         "tiled-64",
         "tiled:tile_q=64,tile_kv=64,warps=8,row_lanes=8,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
@@ -83,19 +83,19 @@ const KERNELS: [(&str, &str, u32, Dtype); 16] = [
     ),
     (
         "wgmma-64",
-        "wgmma:tile_q=64,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=0,block_order=0",
+        "wgmma:tile_q=64,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=2,block_order=3",
         64,
         Dtype::F16,
     ),
     (
         "wgmma-64-bf16",
-        "wgmma:tile_q=128,tile_kv=96,kv_split=1,cluster=1,stages=3,exp_poly=4,overlap=1,ping_pong=1,lazy_rescale=1,block_order=2,persistent=1,early_launch=1",
+        "wgmma:tile_q=128,tile_kv=96,kv_split=1,cluster=1,stages=3,exp_poly=4,overlap=1,ping_pong=1,lazy_rescale=2,block_order=4,persistent=1,early_launch=1",
         64,
         Dtype::Bf16,
     ),
     (
         "wgmma-128",
-        "wgmma:tile_q=192,tile_kv=80,kv_split=1,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=1,block_order=1,persistent=1",
+        "wgmma:tile_q=192,tile_kv=80,kv_split=1,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=1,block_order=4,persistent=1",
         128,
         Dtype::F16,
     ),
@@ -103,6 +103,12 @@ const KERNELS: [(&str, &str, u32, Dtype); 16] = [
         "wgmma-128-bf16",
         "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=2,overlap=1,ping_pong=0,lazy_rescale=0,block_order=0,persistent=1,l2_window=1",
         128,
+        Dtype::Bf16,
+    ),
+    (
+        "wgmma-256-bf16",
+        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=1,ping_pong=0,lazy_rescale=2,block_order=2",
+        256,
         Dtype::Bf16,
     ),
     (

@@ -85,7 +85,7 @@ macro_rules! entry {
                 const EXP_POLY: u32 = $exp_poly;
                 const OVERLAP: bool = $overlap == 1;
                 const PING_PONG: bool = $ping_pong == 1;
-                const LAZY_RESCALE: bool = $lazy_rescale == 1;
+                const RESCALE: $crate::attention::Rescale = $crate::attention::Rescale::from_gene($lazy_rescale);
                 const PERSISTENT: bool = $persistent == 1;
                 const EARLY_LAUNCH: bool = $early_launch == 1;
             }

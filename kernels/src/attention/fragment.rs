@@ -3,7 +3,7 @@
 //! Element `[n][e]` of a lane's fragment is in row `lane / 4 + 8 (e / 2)` and column `8 n + 2 (lane % 4) + e % 2`.
 
 use super::{Mask, RowState, Scale, exponential};
-use crate::gpu::{Element, fma, shuffle_xor};
+use crate::gpu::{Element, any_lane, fma, shuffle_xor};
 use crate::tile::Lane;
 
 /// Makes raw scores ready for the softmax: turns them for a scale that is not positive, and hides what the rows do not
@@ -37,9 +37,8 @@ pub fn softmax<const N: usize>(
     scale: &Scale,
     exp_poly: u32,
 ) -> [f32; 2] {
-    // Four chains of maxima per row, then of sums: one would wait for itself.
-    let mut maxima = [[[f32::NEG_INFINITY; 2]; 2]; 2];
-    let mut n = 0;
+    let mut maxima = begun(scores);
+    let mut n = 2;
     while n < N {
         let mut e = 0;
         while e < 4 {
@@ -53,23 +52,71 @@ pub fn softmax<const N: usize>(
         let [[a, b], [c, d]] = maxima[half];
         states[half].advance(across_quad(a.max(b).max(c.max(d)), f32::max), scale)
     });
-    let mut sums = [[[0.0; 2]; 2]; 2];
+    let sums = exponentials(scores, steps.map(|step| step.base), scale, exp_poly);
+    [0, 1].map(|half: usize| {
+        states[half].sum += sums[half];
+        steps[half].correction
+    })
+}
+
+/// A sum of a lane's probabilities of a row up to which they need no new maximum: half precision holds them with room to
+/// spare, and a row must have grown by as much before its output is multiplied at all.
+const LARGE: f32 = 4096.0;
+
+/// Like [`softmax`], but relative to the maxima that the rows have, whatever the scores are. Says whether that went well for
+/// the whole warp; where some probability is large, or a row has no maximum yet, the scores are lost and nothing else has
+/// changed.
+///
+/// Any reference will do for a softmax as long as nothing overflows; without a search for the maximum, and a wait for other
+/// lanes, a third of the instructions are left.
+#[inline(always)]
+pub fn softmax_against<const N: usize>(
+    scores: &mut [[f32; 4]; N],
+    states: &mut [RowState; 2],
+    scale: &Scale,
+    exp_poly: u32,
+) -> bool {
+    let sums = exponentials(scores, states.map(|state| state.max * scale.factor), scale, exp_poly);
+    // Without a maximum the reference is -inf, and the sum inf or NaN.
+    let fits = sums[0] <= LARGE && sums[1] <= LARGE;
+    if any_lane(!fits) {
+        return false;
+    }
+    states[0].sum += sums[0];
+    states[1].sum += sums[1];
+    true
+}
+
+/// Turns scores into `2^(factor * score - base)`, by the bases of the two rows; returns the lane's sums.
+#[inline(always)]
+fn exponentials<const N: usize>(scores: &mut [[f32; 4]; N], bases: [f32; 2], scale: &Scale, exp_poly: u32) -> [f32; 2] {
     let mut n = 0;
     while n < N {
         let mut e = 0;
         while e < 4 {
-            let x = fma(scores[n][e], scale.factor, -steps[e / 2].base);
+            let x = fma(scores[n][e], scale.factor, -bases[e / 2]);
             scores[n][e] = exponential(x, n * 2 + e % 2, exp_poly);
+            e += 1;
+        }
+        n += 1;
+    }
+    let mut sums = begun(scores);
+    let mut n = 2;
+    while n < N {
+        let mut e = 0;
+        while e < 4 {
             sums[e / 2][n % 2][e % 2] += scores[n][e];
             e += 1;
         }
         n += 1;
     }
-    [0, 1].map(|half: usize| {
-        let [[a, b], [c, d]] = sums[half];
-        states[half].sum += (a + b) + (c + d);
-        steps[half].correction
-    })
+    sums.map(|[[a, b], [c, d]]| (a + b) + (c + d))
+}
+
+/// Four chains of maxima or sums per row, since one would wait for itself: the first two blocks begin them.
+#[inline(always)]
+fn begun<const N: usize>(scores: &[[f32; 4]; N]) -> [[[f32; 2]; 2]; 2] {
+    [0, 2].map(|e| [0, 1].map(|n: usize| [scores[n][e], scores[n][e + 1]]))
 }
 
 /// Multiplies the fragment's two rows by the two factors.

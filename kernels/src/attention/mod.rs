@@ -11,11 +11,11 @@ mod softmax;
 mod work;
 
 pub use exponential::exponential;
-pub use fragment::{across_quad, finish_scores, pack_operand, rescale, softmax};
+pub use fragment::{across_quad, finish_scores, pack_operand, rescale, softmax, softmax_against};
 pub use load::{Loader, Span, copy_tile, load_tile};
 pub use mask::Mask;
 pub use merge::{Partials, merge};
-pub use output::{complete, store_output};
-pub use products::{copy_panels, issue_output, issue_scores, pack_probabilities};
-pub use softmax::{RowState, Scale};
+pub use output::{complete, store_output, store_output_rows};
+pub use products::{copy_panels, issue_output, issue_scores, pack_probabilities, scores_by_warp};
+pub use softmax::{Rescale, RowState, Scale};
 pub use work::{Rows, Work};

@@ -1,8 +1,10 @@
-//! Writing a fragment of the output straight from registers.
+//! Writing a fragment of the output: straight from registers, or through shared memory in whole rows.
 
-use super::{RowState, Scale, Work, across_quad};
-use crate::gpu::Element;
-use crate::tile::Lane;
+use spec::layout::{CHUNK, panels};
+
+use super::{Loader, RowState, Scale, Work, across_quad};
+use crate::gpu::{Element, Shared, sync_warp};
+use crate::tile::{Lane, SharedTile};
 
 /// Completes the sums of a fragment's two rows over the lanes that share them.
 #[inline(always)]
@@ -39,4 +41,47 @@ pub fn store_output<E: Element, const N: usize>(
         }
         half += 1;
     }
+}
+
+/// Like [`store_output`], by way of 16 rows at `staging` that belong to the warp, so that its stores to global memory are of
+/// 16 bytes and whole rows.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the end of the kernel needs all that it knows")]
+pub fn store_output_rows<E: Element, const N: usize>(
+    output: &[[f32; 4]; N],
+    states: [RowState; 2],
+    scale: &Scale,
+    work: &Work,
+    first_row: u32,
+    head_dim_v: u32,
+    staging: Shared,
+    lane: Lane,
+) {
+    let tile = SharedTile::new(staging, panels(1, head_dim_v), true);
+    let mut half = 0;
+    while half < 2 {
+        let row = half as u32 * 8 + lane.row();
+        let inverse = states[half].normaliser();
+        let mut n = 0;
+        while n < N {
+            let [left, right] = [output[n][2 * half], output[n][2 * half + 1]];
+            tile.chunk(row, n as u32).at(lane.column() * 2).store_u32(E::pack(left * inverse, right * inverse));
+            n += 1;
+        }
+        if lane.leads_row() {
+            work.store_lse(first_row + row, states[half].lse(scale));
+        }
+        half += 1;
+    }
+    sync_warp();
+    let chunks = head_dim_v * 2 / CHUNK;
+    Loader { thread: lane.index(), threads: 32 }.share(16 * chunks, |index| {
+        let (row, chunk) = (index / chunks, index % chunks);
+        if first_row + row < work.rows {
+            let to = work.o.row(work.first_row + first_row + row).at(i64::from(chunk * CHUNK));
+            to.store_chunk(tile.chunk(row, chunk).load_chunk());
+        }
+    });
+    // The next rows must not overtake these.
+    sync_warp();
 }

@@ -3,9 +3,9 @@
 use spec::layout::PANEL;
 
 use super::pack_operand;
-use crate::gpu::Shared;
 use crate::gpu::wgmma::{Descriptor, InFlight, Operand, Product};
-use crate::gpu::{Element, Mbarrier, TensorMap};
+use crate::gpu::{Element, Mbarrier, Shared, TensorMap, load_matrices, opaque};
+use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k};
 
 /// Bytes of a row of a panel.
 const PANEL_ROW: u32 = PANEL * 2;
@@ -58,6 +58,38 @@ pub fn issue_output<E: Element, const K16: usize, const N: usize>(
         output.add_registers(probabilities[k16], v.at(k16 as u32 * 16 * PANEL_ROW));
         k16 += 1;
     }
+}
+
+/// `Q K^T` of a warp's 16 rows from `first_row` of 64 on, for the warp alone and at once: what [`issue_scores`] does for a
+/// warpgroup.
+#[inline(always)]
+pub fn scores_by_warp<E: Element, const N: usize>(
+    q: Shared,
+    k: Shared,
+    first_row: u32,
+    head_dim: u32,
+    lane: Lane,
+) -> [[f32; 4]; N] {
+    // This is seldom run: its addresses must not take up registers elsewhere, nor its steps the instruction cache.
+    let lane = Lane::of(opaque(lane.index()));
+    let steps = opaque(head_dim.div_ceil(16));
+    let ((q_row, q_chunk), (k_row, k_chunk)) = (matrix_row_a(lane), matrix_row_k(lane));
+    let mut scores = [[0.0; 4]; N];
+    let mut k16 = 0;
+    while k16 < steps {
+        let panel = |tile: Shared, rows| SharedTile::new(tile.at(k16 / 4 * rows * PANEL_ROW), PANEL_ROW, true);
+        let (q, k, chunk) = (panel(q, 64), panel(k, N as u32 * 8), k16 % 4 * 2);
+        let rows = load_matrices(q.chunk(first_row + q_row, chunk + q_chunk));
+        let mut n16 = 0;
+        while n16 < N / 2 {
+            let [a, b, c, d] = load_matrices(k.chunk(n16 as u32 * 16 + k_row, chunk + k_chunk));
+            E::mma(&mut scores[2 * n16], rows, [a, b]);
+            E::mma(&mut scores[2 * n16 + 1], rows, [c, d]);
+            n16 += 1;
+        }
+        k16 += 1;
+    }
+    scores
 }
 
 /// Rounds probabilities to the operands of the second product.

@@ -95,3 +95,25 @@ impl RowState {
         }
     }
 }
+
+/// When the output so far is multiplied for new maxima.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rescale {
+    /// In every step.
+    Always,
+    /// If some row of the warp found a new maximum.
+    WhenNew,
+    /// If some probability, relative to the maxima known before, is large; else maxima are not even looked for.
+    WhenLarge,
+}
+
+impl Rescale {
+    /// The rule that a value of [`spec::Gene::LazyRescale`] stands for.
+    pub const fn from_gene(value: u32) -> Self {
+        match value {
+            0 => Self::Always,
+            1 => Self::WhenNew,
+            _ => Self::WhenLarge,
+        }
+    }
+}

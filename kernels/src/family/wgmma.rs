@@ -13,13 +13,13 @@ use spec::{
 };
 
 use crate::attention::{
-    RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores, pack_probabilities,
-    rescale, softmax, store_output,
+    Rescale, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
+    pack_probabilities, rescale, scores_by_warp, softmax, softmax_against, store_output_rows,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
     Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers,
-    overlap_grids, publish_mbarriers, shrink_registers, sync_block, sync_group, thread_index, uniform,
+    overlap_grids, publish_mbarriers, shrink_registers, sync_block, sync_group, sync_warp, thread_index, uniform,
 };
 use crate::tile::Lane;
 
@@ -41,17 +41,25 @@ pub trait Genes {
     const OVERLAP: bool;
     /// Whether two consumers take turns.
     const PING_PONG: bool;
-    /// Whether the output is rescaled only if some row of the warp found a new maximum.
-    const LAZY_RESCALE: bool;
+    /// When the output is rescaled.
+    const RESCALE: Rescale;
     /// Whether a block takes one query tile after another.
     const PERSISTENT: bool;
     /// Whether blocks start while the kernel before them ends.
     const EARLY_LAUNCH: bool;
     /// Where things are in shared memory.
-    const LAYOUT: WgmmaLayout =
-        WgmmaLayout::new(Self::TILE_Q, Self::TILE_KV, Self::HEAD_DIM_QK, Self::HEAD_DIM_V, Self::STAGES);
+    const LAYOUT: WgmmaLayout = WgmmaLayout::new(
+        Self::TILE_Q,
+        Self::TILE_KV,
+        Self::HEAD_DIM_QK,
+        Self::HEAD_DIM_V,
+        Self::STAGES,
+        Self::PERSISTENT,
+    );
     /// Warpgroups that compute.
     const CONSUMERS: u32 = Self::TILE_Q / 64;
+    /// How many arrivals say that something is no longer needed: each warp of the consumers speaks for itself.
+    const CONSUMER_WARPS: u32 = Self::CONSUMERS * 4;
 }
 
 /// A place in a ring and how often it was filled.
@@ -64,6 +72,12 @@ struct Slot {
 impl Slot {
     const FIRST: Self = Self { stage: 0, parity: 0 };
 
+    /// The slot of step `count`, counted over all tiles of the block.
+    #[inline(always)]
+    fn of(count: u32, stages: u32) -> Self {
+        Self { stage: count % stages, parity: count / stages % 2 }
+    }
+
     #[inline(always)]
     fn next(self, stages: u32) -> Self {
         if self.stage + 1 == stages {
@@ -74,7 +88,7 @@ impl Slot {
     }
 }
 
-/// A ring of tiles: filled by the producer, emptied by all consumers.
+/// A ring of tiles: filled by the producer, emptied by the warps of all consumers.
 #[derive(Clone, Copy)]
 struct Ring {
     tiles: Shared,
@@ -103,9 +117,10 @@ impl Ring {
     }
 }
 
-/// Shared memory by name.
+/// Shared memory by name. Each consumer's rows of Q come and go by themselves, so that none waits for the others.
 struct Block {
     q: Shared,
+    o: Shared,
     q_full: Mbarrier,
     q_empty: Mbarrier,
     k: Ring,
@@ -124,23 +139,28 @@ impl Block {
         };
         Self {
             q: shared.at(G::LAYOUT.q),
+            o: shared.at(G::LAYOUT.o),
             q_full: barrier,
-            q_empty: barrier.at(1),
-            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 2),
-            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, 2 + 2 * G::STAGES),
+            q_empty: barrier.at(G::CONSUMERS),
+            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 2 * G::CONSUMERS),
+            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, 2 * G::CONSUMERS + 2 * G::STAGES),
         }
     }
 
     #[inline(always)]
     fn init<G: Genes>(&self) {
-        self.q_full.init(1);
-        self.q_empty.init(G::CONSUMERS);
+        let mut consumer = 0;
+        while consumer < G::CONSUMERS {
+            self.q_full.at(consumer).init(1);
+            self.q_empty.at(consumer).init(4);
+            consumer += 1;
+        }
         let mut stage = 0;
         while stage < G::STAGES {
             self.k.full.at(stage).init(1);
             self.v.full.at(stage).init(1);
-            self.k.empty.at(stage).init(G::CONSUMERS);
-            self.v.empty.at(stage).init(G::CONSUMERS);
+            self.k.empty.at(stage).init(G::CONSUMER_WARPS);
+            self.v.empty.at(stage).init(G::CONSUMER_WARPS);
             stage += 1;
         }
         publish_mbarriers();
@@ -170,6 +190,8 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
         overlap_grids();
     }
     sync_block();
+    // What the consumers gain must not exceed what the block was launched with, less what the producer keeps: the wait for
+    // more would never end.
     if warpgroup == G::CONSUMERS {
         match G::CONSUMERS {
             1 => shrink_registers::<56>(),
@@ -193,21 +215,29 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
 struct Tiles {
     next: u32,
     end: u32,
+    /// How many are taken in a row.
+    run: u32,
     /// Flips from tile to tile.
     parity: u32,
 }
 
 impl Tiles {
     #[inline(always)]
-    fn of_this_block(args: &AttentionArgs) -> Self {
-        Self { next: block_index(), end: args.tiles_q * args.heads_total, parity: 1 }
+    fn of_this_block<G: Genes>(args: &AttentionArgs) -> Self {
+        let run = if G::PERSISTENT { args.walk.run() } else { 1 };
+        Self { next: block_index() * run, end: args.tiles_q * args.heads_total, run, parity: 1 }
     }
 
     /// The next tile, and how many steps it takes.
     #[inline(always)]
     fn take<G: Genes>(&mut self, args: &AttentionArgs) -> (Work, u32) {
         let work = Work::of(self.next, args, G::TILE_Q);
-        self.next += if G::PERSISTENT { grid_blocks() } else { 0 };
+        if G::PERSISTENT {
+            self.next += 1;
+            if self.next.is_multiple_of(self.run) {
+                self.next += (grid_blocks() - 1) * self.run;
+            }
+        }
         self.parity ^= 1;
         (work, work.keys().div_ceil(G::TILE_KV))
     }
@@ -221,11 +251,11 @@ impl Tiles {
 /// The producer: one thread that keeps the rings full.
 #[inline(always)]
 fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap; 3]) {
-    let mut tiles = Tiles::of_this_block(args);
+    let mut tiles = Tiles::of_this_block::<G>(args);
     let mut slot = Slot::FIRST;
     loop {
         let (work, steps) = tiles.take::<G>(args);
-        // The first K and V go ahead of Q, whose place is free only when the tile before is done.
+        // The first K and V go ahead of Q, whose place is free only when the tile before has all its scores.
         let ahead = if G::PERSISTENT { steps.min(1) } else { 0 };
         let mut step = 0;
         while step < ahead {
@@ -233,15 +263,16 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
             slot = slot.next(G::STAGES);
             step += 1;
         }
-        if G::PERSISTENT {
-            block.q_empty.wait(tiles.parity ^ 1);
-        }
-        block.q_full.arrive_expecting(panels(G::TILE_Q, G::HEAD_DIM_QK));
         let mut consumer = 0;
         while consumer < G::CONSUMERS {
-            let to = block.q.at(consumer * panels(64, G::HEAD_DIM_QK));
+            if G::PERSISTENT {
+                block.q_empty.at(consumer).wait(tiles.parity ^ 1);
+            }
+            let bytes = panels(64, G::HEAD_DIM_QK);
+            let full = block.q_full.at(consumer);
+            full.arrive_expecting(bytes);
             let row = work.first_row + consumer * 64;
-            copy_panels(q, to, block.q_full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
+            copy_panels(q, block.q.at(consumer * bytes), full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
             consumer += 1;
         }
         while step < steps {
@@ -283,39 +314,47 @@ fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: 
         // The first turn is the other's.
         arrive_group(1, 256);
     }
-    let mut tiles = Tiles::of_this_block(args);
-    let mut slot = Slot::FIRST;
+    let mut tiles = Tiles::of_this_block::<G>(args);
+    let mut count = 0;
     loop {
         let (work, steps) = tiles.take::<G>(args);
-        block.q_full.wait(tiles.parity);
+        block.q_full.at(consumer).wait(tiles.parity);
         let mut rows = Consumer::<G, KV16, V8> {
             block,
             work: &work,
             q: block.q.at(consumer * panels(64, G::HEAD_DIM_QK)),
             consumer,
             lane: Lane::of(thread),
-            lead: thread == 0,
+            lead: thread.is_multiple_of(32),
             first_row: consumer * 64 + thread / 32 * 16,
             scale: Scale::new(args.scale_log2),
             states: [RowState::EMPTY; 2],
             output: Accumulator::ZERO,
             probabilities: [[0; 4]; KV16],
-            slot,
+            // Counted, not carried over from the last tile's steps: there the assembler loses sight of its being the same
+            // in a warp, and serialises the products.
+            slot: Slot::of(count, G::STAGES),
             genes: PhantomData,
         };
         rows.all_steps::<E, KV8>(steps);
-        if G::PERSISTENT {
-            // Where there were no products to hold the warps together, none may fall a tile behind: it would take the
-            // barriers' next phases for those that it waits for.
-            sync_group(3 + consumer, 128);
-            if rows.lead {
-                block.q_empty.arrive();
-            }
-            slot = rows.slot;
-        }
+        count += steps;
         let states = complete(rows.states);
+        if !G::PERSISTENT {
+            // The output goes where Q was, which another warp may still read.
+            sync_group(3 + consumer, 128);
+        }
+        let staging = block.o.at(rows.first_row * panels(1, G::HEAD_DIM_V));
         let first_row = rows.first_row;
-        store_output::<E, V8>(&rows.output.values, states, &rows.scale, &work, first_row, G::HEAD_DIM_V, rows.lane);
+        store_output_rows::<E, V8>(
+            &rows.output.values,
+            states,
+            &rows.scale,
+            &work,
+            first_row,
+            G::HEAD_DIM_V,
+            staging,
+            rows.lane,
+        );
         if !tiles.more::<G>() {
             break;
         }
@@ -329,7 +368,7 @@ struct Consumer<'a, G, const KV16: usize, const V8: usize> {
     q: Shared,
     consumer: u32,
     lane: Lane,
-    /// Whether this thread speaks for its warpgroup.
+    /// Whether this thread speaks for its warp.
     lead: bool,
     /// First row of this warp in the tile.
     first_row: u32,
@@ -373,6 +412,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
                 self.overlapped_step::<E, KV8, true>(step);
                 step += 1;
             }
+            self.release_q();
             self.last_output::<E>(own);
         } else {
             let mut step = 0;
@@ -384,11 +424,20 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
                 self.plain_step::<E, KV8, true>(step);
                 step += 1;
             }
+            self.release_q();
         }
         let mut step = own;
         while step < steps {
             self.pass_over(step);
             step += 1;
+        }
+    }
+
+    /// All scores are there: Q may give way to the next tile's.
+    #[inline(always)]
+    fn release_q(&mut self) {
+        if G::PERSISTENT && self.lead {
+            self.block.q_empty.at(self.consumer).arrive();
         }
     }
 
@@ -399,29 +448,60 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
             sync_group(1 + self.consumer, 256);
             arrive_group(2 - self.consumer, 256);
         }
-        // Nobody else reads here, and a warp that waited could be left behind by those that do not.
-        if self.lead {
-            self.block.k.wait_full(self.slot);
-            self.block.k.release(self.slot, true);
-            self.block.v.wait_full(self.slot);
-            self.block.v.release(self.slot, true);
-        }
+        self.block.k.wait_full(self.slot);
+        self.block.v.wait_full(self.slot);
+        // A lane still waiting could miss the phase: it may come round again once the warp has spoken.
+        sync_warp();
+        self.block.k.release(self.slot, self.lead);
+        self.block.v.release(self.slot, self.lead);
         self.slot = self.slot.next(G::STAGES);
     }
 
-    /// Softmax of a step's scores; returns what the output so far must be multiplied by.
+    /// Softmax of a step's scores, and the release of `slot`, which holds the step's K. Returns what the output so far must
+    /// be multiplied by.
     #[inline(always)]
-    fn softmax<const KV8: usize, const MASKED: bool>(&mut self, scores: &mut [[f32; 4]; KV8], step: u32) -> [f32; 2] {
+    fn softmax<E: Element, const KV8: usize, const MASKED: bool>(
+        &mut self,
+        scores: &mut [[f32; 4]; KV8],
+        step: u32,
+        slot: Slot,
+    ) -> Option<[f32; 2]> {
+        let again = matches!(G::RESCALE, Rescale::WhenLarge) && step > 0;
+        if !again {
+            self.block.k.release(slot, self.lead);
+        }
+        self.finish_scores::<KV8, MASKED>(scores, step);
+        let corrections = if again && softmax_against(scores, &mut self.states, &self.scale, G::EXP_POLY) {
+            None
+        } else {
+            if again {
+                let k = self.block.k.at(slot);
+                *scores = scores_by_warp::<E, KV8>(self.q, k, self.first_row % 64, G::HEAD_DIM_QK, self.lane);
+                // All lanes have read before one of them lets Q and K go.
+                sync_warp();
+                self.finish_scores::<KV8, MASKED>(scores, step);
+            }
+            let corrections = softmax(scores, &mut self.states, &self.scale, G::EXP_POLY);
+            let needed = !matches!(G::RESCALE, Rescale::WhenNew) || any_lane(corrections != [1.0; 2]);
+            if needed { Some(corrections) } else { None }
+        };
+        if again {
+            self.block.k.release(slot, self.lead);
+        }
+        corrections
+    }
+
+    #[inline(always)]
+    fn finish_scores<const KV8: usize, const MASKED: bool>(&self, scores: &mut [[f32; 4]; KV8], step: u32) {
         if MASKED {
             let row = self.work.first_row + self.first_row;
             finish_scores(scores, &self.scale, &self.work.mask, row, step * G::TILE_KV, self.lane);
         }
-        softmax(scores, &mut self.states, &self.scale, G::EXP_POLY)
     }
 
     #[inline(always)]
-    fn rescale(&mut self, corrections: [f32; 2]) {
-        if !G::LAZY_RESCALE || any_lane(corrections != [1.0; 2]) {
+    fn rescale(&mut self, corrections: Option<[f32; 2]>) {
+        if let Some(corrections) = corrections {
             rescale(&mut self.output.values, corrections);
         }
     }
@@ -434,7 +514,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         InFlight<E, V8>: Product<V8>,
     {
         let mut scores = self.scores::<E, KV8>();
-        let corrections = self.softmax::<KV8, MASKED>(&mut scores.values, step);
+        let corrections = self.softmax::<E, KV8, MASKED>(&mut scores.values, step, self.slot);
         self.rescale(corrections);
         self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
         self.add_output::<E>();
@@ -451,9 +531,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
         issue_scores(&mut scores, self.q, k, G::HEAD_DIM_QK);
         commit_products();
-        let scores = scores.wait(0);
-        self.block.k.release(self.slot, self.lead);
-        scores
+        scores.wait(0)
     }
 
     /// Adds the product of the probabilities and the current slot's V.
@@ -479,7 +557,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
     {
         if steps > 0 {
             let mut scores = self.scores::<E, KV8>();
-            self.softmax::<KV8, true>(&mut scores.values, 0);
+            self.softmax::<E, KV8, true>(&mut scores.values, 0, self.slot);
             self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
         }
     }
@@ -508,8 +586,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
             arrive_group(2 - self.consumer, 256);
         }
         let mut scores = scores.wait(1);
-        self.block.k.release(self.slot, self.lead);
-        let corrections = self.softmax::<KV8, MASKED>(&mut scores.values, step);
+        let corrections = self.softmax::<E, KV8, MASKED>(&mut scores.values, step, self.slot);
         // The softmax belongs before the wait, the packing after it: operands defined while products that read them are
         // under way would serialise the products.
         pin(&mut scores.values);

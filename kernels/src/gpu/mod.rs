@@ -31,7 +31,7 @@ pub use matrix::{load_matrices, load_matrices_transposed};
 pub use mbarrier::{Mbarrier, publish_mbarriers};
 pub use registers::{grow_registers, shrink_registers};
 pub use shared::Shared;
-pub use thread::{block_index, grid_blocks, thread_index};
+pub use thread::{block_index, grid_blocks, opaque, thread_index};
 pub use tma::TensorMap;
 pub use warp::{any_lane, shuffle_xor, uniform};
 

@@ -35,3 +35,21 @@ pub fn grid_blocks() -> u32 {
     #[cfg(not(target_arch = "nvptx64"))]
     simt::grid_dim()
 }
+
+/// The same value, of which neither compiler knows anything: a loop up to it stays a loop, and what follows from it is not
+/// worked out ahead of a branch that may never need it.
+#[inline(always)]
+pub fn opaque(value: u32) -> u32 {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let same: u32;
+        // SAFETY: adds the block's second index, which is 0 in a grid of one dimension; the assembler cannot know that.
+        unsafe {
+            core::arch::asm!("{{ .reg .b32 zero; mov.u32 zero, %ctaid.y; add.u32 {0}, {1}, zero; }}",
+                out(reg32) same, in(reg32) value, options(nostack));
+        }
+        same
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    value
+}

@@ -11,6 +11,12 @@ impl Lane {
         Self(thread % 32)
     }
 
+    /// Its number, 0 to 31.
+    #[inline(always)]
+    pub fn index(self) -> u32 {
+        self.0
+    }
+
     /// The first of the two rows (8 apart) that the lane holds of an accumulator of 16 rows.
     #[inline(always)]
     pub fn row(self) -> u32 {
