@@ -129,7 +129,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Asks somebody outside for candidates.
+    /// Asks somebody outside for candidates; [`EvolveError::TimeUp`] if there is no answer in time.
     pub(super) fn consult(
         &mut self,
         outside: &mut dyn Outside,
@@ -137,7 +137,12 @@ impl<'a> Bench<'a> {
         count: usize,
     ) -> Result<Reply, EvolveError> {
         let question = Question::Propose { generation: context.generation, count };
-        let reply = self.journal.step(&question, || Ok::<_, EvolveError>(outside.ask(context, count)))?;
+        if self.journal.was_time_up() == Some(true) {
+            return Err(EvolveError::TimeUp);
+        }
+        let deadline = self.deadline;
+        let ask = || outside.ask(context, count, deadline).ok_or(EvolveError::TimeUp);
+        let reply = self.journal.step(&question, ask)?;
         self.sources.extend(reply.sources.iter().map(|(edit, text)| (*edit, text.clone())));
         Ok(reply)
     }

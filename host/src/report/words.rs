@@ -30,7 +30,7 @@ pub(super) fn finding(claim: &Claim) -> &'static str {
 /// What selection chose and fresh samples did not bear out.
 pub(super) fn overturned(outcome: &Outcome) -> Option<String> {
     let Overturned { number, claim } = outcome.overturned.as_ref()?;
-    let variant = outcome.trial(*number).map(|trial| trial.variant.to_string()).unwrap_or_default();
+    let variant = outcome.trial(*number).map(|trial| trial.candidate().to_string()).unwrap_or_default();
     Some(format!(
         "selection chose trial {number}, {variant}, but fresh samples show it slower than the first incumbent ({}): \
          the first incumbent is the winner",

@@ -1,6 +1,6 @@
 //! How the next candidates are chosen: which of task, earlier solutions and insights a strategy uses.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
 pub(super) use external::External;
 use rand_chacha::ChaCha8Rng;
@@ -64,8 +64,9 @@ pub trait Strategy {
 
 /// Names candidates from outside this program.
 pub trait Outside {
-    /// Asks for `count` candidates. Whatever happens there is an answer, within the time that was agreed.
-    fn ask(&mut self, context: &Context<'_>, count: usize) -> Reply;
+    /// Asks for `count` candidates. Whatever happens there is an answer, within the time that was agreed; `None` if the
+    /// deadline comes first.
+    fn ask(&mut self, context: &Context<'_>, count: usize, deadline: Option<Instant>) -> Option<Reply>;
 }
 
 /// The strategies there are.
