@@ -13,7 +13,8 @@ use crate::record::{
 /// What is to be done with a record.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Make one record of the shares that `host work` measured on GPUs of one model.
+    /// Make one record of the shares that `host work` measured on GPUs of one model. Nothing is measured again, and there are
+    /// no peers in it.
     Join {
         /// The record to write.
         record: PathBuf,

@@ -11,10 +11,10 @@ use spec::{DeviceLimits, Variant, legal};
 use super::{
     EvolveError,
     candidate::{Candidate, Edit},
-    crew::{Hand, share_out},
+    crew::{Hand, InOrder, share_out},
     journal::{Header, Journal, Question},
     proposer::Reply,
-    sanity::{passed, possible},
+    sanity::{passed, possible, twice},
     settings::{Cases, Lab, Peers, Settings},
     source::{Compiled, Facts, Rewrite, Source},
     space::Space,
@@ -255,20 +255,16 @@ impl<'a> Bench<'a> {
             let work = |device: &mut dyn Device, (candidate, subjects): &Job<'_>| {
                 let limits = device.description().limits;
                 let cases = fitting(&cases.gate, &candidate.variant, &limits);
-                let mut run = || -> Result<_, Failure> {
+                let result = twice(device, |device| {
                     let subjects = subjects.as_ref().map_err(Clone::clone)?;
                     let correctness = passed(device.check(&subjects[1], &cases)?, cases.len())?;
                     let samples = device.time(subjects, &plan(candidate))?;
                     Ok((correctness, possible(samples, subjects.len(), space.problem())?))
-                };
-                let result = match run() {
-                    // It comes back in a fresh process.
-                    Err(Failure::Device(_)) => run(),
-                    result => result,
-                };
+                });
                 Tried { gpu: device.description().uuid.clone(), result }
             };
-            let keep = |_: &Job<'_>, tried: Tried| match tried.result {
+            let mut order = InOrder::new();
+            let mut keep = |tried: Tried| match tried.result {
                 Err(failure @ Failure::Device(_)) => Err(EvolveError::Device(failure)),
                 // It was not given the time it may take: nothing is known of it, and none after it is an answer.
                 Err(Failure::Hang { .. }) if late || passed_by(*deadline) => {
@@ -278,7 +274,8 @@ impl<'a> Bench<'a> {
                 _ if late => Ok(()),
                 _ => answer(tried),
             };
-            share_out(first, others, &jobs, || passed_by(*deadline), work, keep)
+            let in_order = |number, tried| order.put(number, tried, &mut keep);
+            share_out(first, others, &jobs, || passed_by(*deadline), work, in_order)
         })?;
         if tried.len() < candidates.len() {
             self.state_time_up()?;

@@ -354,7 +354,10 @@ mod tests {
     fn is_left(number: &Path) -> bool {
         let process = Path::new("/proc").join(fs::read_to_string(number).unwrap().trim()).join("cmdline");
         let sleeps = || fs::read(&process).is_ok_and(|line| line.starts_with(b"sleep"));
-        (0..100).all(|_| sleeps() && thread::sleep(Duration::from_millis(50)) == ())
+        (0..100).all(|_| {
+            thread::sleep(Duration::from_millis(50));
+            sleeps()
+        })
     }
 
     #[test]
