@@ -12,6 +12,7 @@ use super::{
     EvolveError,
     candidate::{Candidate, Edit},
     crew::{Hand, InOrder, share_out},
+    earlier::Earlier,
     journal::{Header, Journal, Question},
     proposer::Reply,
     sanity::{passed, possible, twice},
@@ -84,6 +85,7 @@ impl<'a> Bench<'a> {
         lab: &'a mut dyn Lab,
         cases: &'a Cases,
         settings: &Settings,
+        earlier: &Earlier,
         journal: impl FnOnce(&Header) -> Result<Journal, EvolveError>,
     ) -> Result<(Self, Header), EvolveError> {
         let device = lab.open().map_err(EvolveError::Device)?;
@@ -96,6 +98,7 @@ impl<'a> Bench<'a> {
             toolchain: source.toolchain(),
             device: device.description().clone(),
             others: others.iter().map(|device| device.description().clone()).collect(),
+            learnt_from: earlier.lessons().to_vec(),
             settings: settings.clone(),
         };
         let journal = journal(&header)?;

@@ -108,6 +108,7 @@ mod tests {
         cases::Case,
         device::{Correctness, Description, Failure, Samples, Subject, TimingPlan, replay::Replay},
         evolve::{
+            earlier::Earlier,
             engine::{Run, evolve},
             journal::Journal,
             outcome::Outcome,
@@ -269,6 +270,7 @@ mod tests {
             source: &mut replay.clone(),
             lab: &mut Crew(paces.into_iter().enumerate().map(device).collect()),
             cases: &cases(),
+            earlier: &Earlier::default(),
             deadline,
             progress: &mut |_| (),
         };

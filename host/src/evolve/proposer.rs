@@ -238,6 +238,7 @@ mod tests {
         cases::Case,
         device::{Code, Correctness, Device, Failure, Samples, Subject, TimingPlan, replay::Replay},
         evolve::{
+            earlier::Earlier,
             engine::{Run, evolve},
             journal::Journal,
             outcome::Outcome,
@@ -384,6 +385,7 @@ mod tests {
                 source: &mut device.clone(),
                 lab: &mut Bank(device.clone()),
                 cases: &cases(),
+                earlier: &Earlier::default(),
                 deadline,
                 progress: &mut |_| (),
             };
@@ -505,6 +507,7 @@ mod tests {
                 source: &mut both.clone(),
                 lab: &mut both.clone(),
                 cases: &cases(),
+                earlier: &Earlier::default(),
                 deadline: None,
                 progress: &mut |_| (),
             };

@@ -201,11 +201,10 @@ fn effects(outcome: &Outcome) -> String {
 }
 
 fn rules(outcome: &Outcome) -> String {
-    if outcome.rules.is_empty() {
-        return String::new();
-    }
-    let rules: String = outcome.rules.iter().map(|rule| format!("<li>{}</li>", escape(&rule.text))).collect();
-    format!("<ul>{rules}</ul>")
+    let earlier = words::earlier(outcome).map(|text| format!("from earlier measurements: {text}"));
+    let rules = outcome.rules.iter().map(|rule| rule.text.clone());
+    let rules: String = earlier.into_iter().chain(rules).map(|text| format!("<li>{}</li>", escape(&text))).collect();
+    if rules.is_empty() { rules } else { format!("<ul>{rules}</ul>") }
 }
 
 fn refusals(outcome: &Outcome) -> String {

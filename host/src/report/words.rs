@@ -5,6 +5,7 @@ use spec::Variant;
 use crate::{
     evolve::{
         claims::{Claim, Finding},
+        earlier::Lesson,
         outcome::{Execution, Outcome, Overturned},
         trial::{Operator, Trial},
     },
@@ -73,6 +74,21 @@ pub(super) fn origin(outcome: &Outcome, trial: &Trial) -> String {
             all
         },
     )
+}
+
+/// The files that a run or a comparison learnt from beforehand; `None` if there were none.
+pub(super) fn lessons(lessons: &[Lesson]) -> Option<String> {
+    let lesson =
+        |Lesson { file, problem, gpu, times, .. }: &Lesson| format!("{file} ({times} variants of {problem} on {gpu})");
+    let all: Vec<String> = lessons.iter().map(lesson).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// What was learnt beforehand, and how far it held.
+pub(super) fn earlier(outcome: &Outcome) -> Option<String> {
+    let lessons = lessons(&outcome.run.learnt_from)?;
+    let weight = 100.0 * outcome.earlier_weight.unwrap_or_default();
+    Some(format!("{lessons}; {weight:.0} % of the differences found there hold here"))
 }
 
 /// What ran on the CPU machine, and the first that failed there.
