@@ -46,7 +46,8 @@ pub(super) struct Args {
     /// Seed of everything drawn.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Start from what earlier records of sweeps and journals of runs, of any problem, say of the genes.
+    /// Start from what earlier records of sweeps and journals of runs, of any problem, say of the genes. A lesson of few
+    /// variants can cost more than it gives.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     learn_from: Vec<PathBuf>,
     /// Where trials run: auto, cuda:N, replay, replay:FILE or simt.

@@ -59,6 +59,11 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     format!("<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
 }
 
+/// Text that gets room enough for a few words to a line, however narrow the page.
+fn in_words(text: &str) -> String {
+    format!("<span class='words'>{}</span>", escape(text))
+}
+
 /// Text that is not broken into lines.
 fn unbroken(text: &str) -> String {
     format!("<span class='unbroken'>{text}</span>")
@@ -101,7 +106,7 @@ fn claims(outcome: &Outcome) -> String {
         let cold = claim.cold.as_ref().map(words::interval).unwrap_or_default();
         let level = format!("{:.1} %", 100.0 * claim.level);
         let numbers = [words::interval(&claim.ratio), cold, level].map(|text| unbroken(&text));
-        [escape(&claim.against), words::finding(claim).to_owned()].into_iter().chain(numbers).collect()
+        [in_words(&claim.against), words::finding(claim).to_owned()].into_iter().chain(numbers).collect()
     });
     let table = table(&["winner against", "", "ratio of times", "ratio, cold", "level"], rows);
     let note = "<p>On fresh samples, from sittings in fresh processes. A ratio below 1 means the winner is faster; the \
@@ -244,7 +249,7 @@ fn trials(outcome: &Outcome) -> String {
             format!("{:.2}", trial.us),
             unbroken(&words::interval(&trial.ratio)),
             registers,
-            escape(&words::origin(outcome, trial)),
+            in_words(&words::origin(outcome, trial)),
             format!("<code>{}</code>", escape(&trial.candidate().to_string())),
         ]
     });
