@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use spec::Family;
 
@@ -10,6 +11,8 @@ use crate::{BuildError, Library, Project};
 
 /// What a build reads, besides Cargo's files at the top.
 const CRATES: [&str; 3] = ["kernels", "spec", "simt"];
+/// Copies that nobody asked for in so long are removed; whoever asks again gets a new one.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Project {
     /// The file that holds a family's kernel.
@@ -25,6 +28,7 @@ impl Project {
         if !folder.is_dir() {
             let parent = folder.parent().unwrap_or(&folder);
             fs::create_dir_all(parent).map_err(BuildError::io("create", parent))?;
+            forget_old(parent)?;
             // Made elsewhere and moved, so that a folder that is there is whole.
             let draft = tempfile::tempdir_in(parent).map_err(BuildError::io("create a folder in", parent))?;
             self.copy_to(draft.path(), family, text)?;
@@ -35,6 +39,8 @@ impl Project {
                 Err(error) => return Err(BuildError::io("create", &folder)(error)),
             }
         }
+        let now = fs::File::open(&folder).and_then(|folder| folder.set_modified(SystemTime::now()));
+        now.map_err(BuildError::io("mark", &folder))?;
         Self::at(&folder)
     }
 
@@ -65,6 +71,17 @@ fn family_file(family: Family) -> String {
     format!("kernels/src/family/{family}.rs")
 }
 
+fn forget_old(copies: &Path) -> Result<(), BuildError> {
+    for copy in list(copies)? {
+        let modified = fs::metadata(&copy).and_then(|copy| copy.modified());
+        if modified.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > KEPT)) {
+            // Another process may be at it too.
+            let _ = fs::remove_dir_all(&copy);
+        }
+    }
+    Ok(())
+}
+
 /// Copies a file, or a folder with all it holds.
 fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     if from.is_dir() {
@@ -79,20 +96,41 @@ mod tests {
     use super::*;
     use crate::files::{read_text, write_whole};
 
+    /// A checkout in which the kernels of two families are `old`.
+    fn checkout(dir: &Path) -> Project {
+        for name in ["Cargo.toml", "Cargo.lock"] {
+            write_whole(&dir.join(name), b"").unwrap();
+        }
+        for name in CRATES {
+            write_whole(&dir.join(name).join("Cargo.toml"), b"[package]").unwrap();
+        }
+        for file in [Family::Tiled, Family::Mma].map(family_file) {
+            write_whole(&dir.join(file), b"old").unwrap();
+        }
+        Project::at(dir).unwrap()
+    }
+
+    #[test]
+    fn copies_that_are_not_asked_for_any_more_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let project = checkout(dir.path());
+        let edit = |text: &str| project.with_family_source(Family::Tiled, text).unwrap();
+        let age = |edit: &Project| {
+            let long_ago = SystemTime::now() - 2 * KEPT;
+            fs::File::open(edit.root()).unwrap().set_modified(long_ago).unwrap();
+        };
+        let [first, second] = ["first", "second"].map(edit);
+        [&first, &second].into_iter().for_each(age);
+        assert_eq!(edit("second"), second);
+        let third = edit("third");
+        assert_eq!([&first, &second, &third].map(|edit| edit.root().is_dir()), [false, true, true]);
+        assert_eq!(edit("first"), first);
+    }
+
     #[test]
     fn an_edit_leaves_the_checkout_as_it_is_and_changes_the_copy_alone() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["Cargo.toml", "Cargo.lock"] {
-            write_whole(&dir.path().join(name), b"").unwrap();
-        }
-        for name in CRATES {
-            write_whole(&dir.path().join(name).join("Cargo.toml"), b"[package]").unwrap();
-        }
-        let [tiled, mma] = [Family::Tiled, Family::Mma].map(family_file);
-        for file in [&tiled, &mma] {
-            write_whole(&dir.path().join(file), b"old").unwrap();
-        }
-        let project = Project::at(dir.path()).unwrap();
+        let project = checkout(dir.path());
         let before = project.ptx_sources().unwrap();
         let edited = project.with_family_source(Family::Tiled, "new").unwrap();
         assert_eq!(read_text(&edited.family_source(Family::Tiled)).unwrap(), "new");

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Rewrites the `tiled` kernel once: its output is rescaled only in steps that found a new maximum.
+"""Rewrites the `tiled` kernel: its output is rescaled only in steps that found a new maximum.
 
     cargo run --release -p host -- evolve --device simt --problem b1-h2-s64-d64-f16 --trials 4 \
         --proposer "python3 examples/proposers/rewrite.py"
 
-With `--forget` it rescales nothing, which is wrong wherever there is more than one step: the run refuses it.
+With `--forget` it first sends one that rescales nothing, which is wrong wherever there is more than one step: the run
+refuses it.
 The protocol is described in docs/proposer.md.
 """
 
@@ -19,14 +20,14 @@ VARIANT = (
     "blocks_per_sm=1,block_order=0"
 )
 
-for number, line in enumerate(sys.stdin):
+edits = [FORGOTTEN, REWRITTEN] if "--forget" in sys.argv else [REWRITTEN]
+for line in sys.stdin:
     request = json.loads(line)
     candidates = []
     tiled = next(family for family in request["space"]["families"] if family["family"] == "tiled")
-    if number == 0 and tiled["source"]:
+    if edits and tiled["source"]:
         with open(tiled["source"], encoding="utf-8") as file:
             source = file.read()
         assert RESCALED in source, "the kernel is not the one that this example was written for"
-        new = FORGOTTEN if "--forget" in sys.argv else REWRITTEN
-        candidates.append({"variant": VARIANT, "source": source.replace(RESCALED, new)})
+        candidates.append({"variant": VARIANT, "source": source.replace(RESCALED, edits.pop(0))})
     print(json.dumps({"candidates": candidates}), flush=True)

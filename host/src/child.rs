@@ -1,11 +1,14 @@
 //! A program that is spoken to in lines, with a watchdog: whatever it does, whoever asks gets an answer in time.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{self, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Longest line, in bytes: samples of thousands of subjects.
 const LONGEST_LINE: u64 = 64 << 20;
@@ -19,6 +22,8 @@ pub(crate) struct Child {
     answers: Receiver<io::Result<String>>,
     last_words: Arc<Mutex<String>>,
     end: Duration,
+    /// The process group that ends with it.
+    group: Option<Pid>,
 }
 
 /// Why there is no line.
@@ -33,6 +38,16 @@ pub(crate) enum Silence {
 }
 
 impl Child {
+    /// Starts a line of the shell, whose programs may take `end` to end once they have nothing more to do. What is left of
+    /// them then is ended too.
+    pub(crate) fn start_line(line: &str, end: Duration) -> io::Result<Self> {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(line).process_group(0);
+        let mut child = Self::start(shell, end)?;
+        child.group = Some(Pid::from_child(&child.process));
+        Ok(child)
+    }
+
     /// Starts a program, which may take `end` to end once it has nothing more to do.
     pub(crate) fn start(mut command: Command, end: Duration) -> io::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -49,7 +64,7 @@ impl Child {
             let (id, last_words) = (process.id(), Arc::clone(&last_words));
             thread::spawn(move || listen(stderr, id, &last_words));
         }
-        Ok(Self { process, requests: Some(requests.0), answers: answers.1, last_words, end })
+        Ok(Self { process, requests: Some(requests.0), answers: answers.1, last_words, end, group: None })
     }
 
     /// Its process id.
@@ -92,9 +107,15 @@ impl Child {
     pub(crate) fn kill(&mut self) {
         // An error means that it has ended by itself.
         let _ = self.process.kill();
+        self.kill_group();
         if self.wait(self.end).is_none() {
             tracing::warn!("process {} does not end although it was killed", self.process.id());
         }
+    }
+
+    fn kill_group(&self) {
+        // An error means that nothing is left of it.
+        let _ = self.group.map(|group| kill_process_group(group, Signal::KILL));
     }
 
     fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
@@ -113,8 +134,9 @@ impl Drop for Child {
     fn drop(&mut self) {
         // The end of its input asks it to end.
         self.requests = None;
-        if self.wait(self.end).is_none() {
-            self.kill();
+        match self.wait(self.end) {
+            Some(_) => self.kill_group(),
+            None => self.kill(),
         }
     }
 }

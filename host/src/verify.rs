@@ -122,12 +122,12 @@ fn on_cpu_machine(
     Entry { problem, .. }: &Entry,
 ) -> Result<Verified, Fault> {
     // Which GPUs the record is of is not known here: its code is that of one of the targets.
-    let follow = |sm: Sm| {
-        let limits = DeviceLimits::of(sm);
-        let chosen = dispatch::follow(library, dispatch.gpu(), &limits, dispatch, problem)?;
-        Ok::<_, Refusal>((chosen.variant, limits))
-    };
-    let (variant, limits) = Sm::ALL.into_iter().map(follow).reduce(Result::or).ok_or(Refusal::NotRecorded)??;
+    let mut refusal = Refusal::NotRecorded;
+    let followed = Sm::ALL.into_iter().map(DeviceLimits::of).find_map(|limits| {
+        let chosen = dispatch::follow(library, dispatch.gpu(), &limits, dispatch, problem);
+        chosen.map_err(|why| refusal = why).ok().map(|chosen| (chosen.variant, limits))
+    });
+    let (variant, limits) = followed.ok_or(refusal)?;
     let path = library.simt(&[variant.kernel(problem)]).map_err(|error| Failure::Build(error.to_string()))?;
     let problem = small(problem);
     let subject = subject(&problem, variant, &limits, Code::Library { path })?;

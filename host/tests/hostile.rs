@@ -19,6 +19,7 @@ use host::device::worker::Request;
 use host::device::{Code, Device, Failure, Subject, TimingPlan};
 use host::driver::Gpu;
 use host::evolve::budget::Reason;
+use host::evolve::earlier::Earlier;
 use host::evolve::engine::{Run, evolve};
 use host::evolve::journal::Journal;
 use host::evolve::outcome::Outcome;
@@ -295,6 +296,7 @@ fn run(place: &Place, answer: Duration, limit: Option<Duration>, variants: Vec<V
         source: &mut Shelf(place.codes()?),
         lab: &mut Bench { place, answer },
         cases: &cases,
+        earlier: &Earlier::default(),
         deadline: limit.map(|limit| Instant::now() + limit),
         progress: &mut |_| (),
     };

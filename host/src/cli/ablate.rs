@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     evolve::{
         ablation::{Ablation, Plan, SCHEMA, ablate},
+        earlier::Earlier,
         strategy::Kind,
     },
     record::{file, sweep::Sweep},
@@ -31,6 +32,9 @@ pub(super) struct Args {
     /// Strategies to compare.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["random", "free", "insight", "full"])]
     strategies: Vec<Kind>,
+    /// Let strategies that learn start from earlier records of sweeps and journals of runs, of any problem.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    learn_from: Vec<PathBuf>,
     /// Folder of the results, ablation.json and ablation.html.
     #[arg(long, value_name = "DIR", default_value = "target/ablation")]
     out: PathBuf,
@@ -49,9 +53,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut records = Vec::new();
     for path in &args.records {
         let sweep = Sweep::read(path)?;
+        let earlier = Earlier::read(&args.learn_from, &sweep.header.problem)?;
+        ensure!(!earlier.is_taught_by(path)?, "{}: a record cannot be both learnt from and searched", path.display());
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         eprintln!("{name}: {seeds} seeds of {} strategies on {} rows.", plan.strategies.len(), sweep.rows.len());
-        records.push(ablate(&name, &sweep, &plan).with_context(|| path.display().to_string())?);
+        records.push(ablate(&name, &sweep, &plan, &earlier).with_context(|| path.display().to_string())?);
     }
     let ablation = Ablation { schema: SCHEMA, plan, records };
     let json = serde_json::to_string_pretty(&ablation).context("the results cannot be written as JSON")?;

@@ -2,6 +2,7 @@
 
 mod row;
 mod suites;
+pub(super) mod table;
 
 use std::{
     path::{Path, PathBuf},

@@ -11,6 +11,7 @@ use spec::Problem;
 use super::{choice::Choice, place::Place, progress, rehearsal, runs};
 use crate::{
     evolve::{
+        earlier::Earlier,
         engine::{Run, evolve},
         journal::Journal,
         settings::{Proposer, Settings},
@@ -45,6 +46,10 @@ pub(super) struct Args {
     /// Seed of everything drawn.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Start from what earlier records of sweeps and journals of runs, of any problem, say of the genes. A lesson of few
+    /// variants can cost more than it gives.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    learn_from: Vec<PathBuf>,
     /// Where trials run: auto, cuda:N, replay, replay:FILE or simt.
     #[arg(long, default_value = "auto")]
     device: Choice,
@@ -75,6 +80,12 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     ensure!(args.trials >= 1, "--trials is 0; at least 1 is needed");
     ensure!(args.population >= 1, "--population is 0; at least 1 is needed");
+    ensure!(
+        args.learn_from.is_empty() || args.strategy.learns(),
+        "--learn-from goes with strategies that learn, insight and full, and not with {}",
+        args.strategy.name()
+    );
+    let earlier = Earlier::read(&args.learn_from, &args.problem)?;
     let deadline = args.time_limit.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut place = Place::open(&args.device, &args.devices, &args.problem, args.store.as_deref())?;
     let out = match args.out {
@@ -99,6 +110,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         source: place.source.as_mut(),
         lab: place.lab.as_mut(),
         cases: &place.cases,
+        earlier: &earlier,
         deadline,
         progress: &mut |event| progress::show(&bar, event),
     };

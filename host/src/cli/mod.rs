@@ -38,10 +38,9 @@ enum Command {
     Bench(bench::Args),
     /// Compare the strategies over many seeds on records of sweeps.
     Ablate(ablate::Args),
-    /// Turn records of sweeps into other formats, and back.
     /// Measure the trials in a file and write the results to a file: a sweep's share of a cluster's machine.
     Work(work::Args),
-    /// Join records of sweeps, turn them into other formats, and back.
+    /// Join records of sweeps, turn them into other formats and back; write README's table of a bench.
     #[command(subcommand)]
     Record(record::Command),
     /// Check dispatch records again: their schema, GPU and code, and what they run, for correctness and speed.

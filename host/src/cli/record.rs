@@ -1,9 +1,11 @@
-//! `host record`: records of sweeps in other formats.
+//! `host record`: records of measurements in other forms.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use builder::Project;
 
+use super::bench::table;
 use crate::record::{
     file,
     sweep::Sweep,
@@ -13,13 +15,20 @@ use crate::record::{
 /// What is to be done with a record.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Make one record of the shares that `host work` measured on GPUs of one model.
+    /// Make one record of the shares that `host work` measured on GPUs of one model. Nothing is measured again, and there are
+    /// no peers in it.
     Join {
         /// The record to write.
         record: PathBuf,
         /// The shares.
         #[arg(required = true)]
         shares: Vec<PathBuf>,
+    },
+    /// Write README's table of the newest bench beside peers, and print every shape of it.
+    Table {
+        /// Write nothing; fail where README has another table.
+        #[arg(long)]
+        check: bool,
     },
     /// Write a record's variants and times in T4, the format of Kernel Tuner. A/A tests and peers stay behind.
     ToT4 {
@@ -45,6 +54,24 @@ pub(super) fn run(command: Command) -> Result<()> {
             let sweep = Sweep::join(shares)?;
             sweep.write(&record)?;
             println!("{}: {} variants", record.display(), sweep.rows.len());
+        }
+        Command::Table { check } => {
+            let root = Project::find()?.root().to_owned();
+            let bench = table::Bench::read(&root, table::newest(&root)?)?;
+            let path = root.join("README.md");
+            let at = || path.display().to_string();
+            let readme = std::fs::read_to_string(&path).with_context(at)?;
+            let new = table::put(&readme, &bench.markdown()).with_context(at)?;
+            if check {
+                ensure!(
+                    new == readme,
+                    "{}: its table is not that of the newest bench; host record table writes it",
+                    at()
+                );
+                return Ok(());
+            }
+            file::write(&path, new.as_bytes())?;
+            print!("{}", bench.shapes());
         }
         Command::ToT4 { record, results } => {
             let sweep = Sweep::read(&record)?;

@@ -1,6 +1,7 @@
 //! `host sweep`.
 
 use std::{
+    num::NonZero,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -55,7 +56,7 @@ pub(super) struct Args {
     /// Measure nothing: share the variants out to so many files for `host work`, trials-0.json and so on in the folder that
     /// --out names.
     #[arg(long, value_name = "FILES", conflicts_with = "time_limit")]
-    split: Option<usize>,
+    split: Option<NonZero<usize>>,
     /// The record, for example records/sweeps/seed-h100.jsonl.zst.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -73,8 +74,11 @@ pub(super) fn run(args: Args) -> Result<()> {
 
     if let Some(files) = args.split {
         let files = Trials::share_out(args.problem, &part, args.rounds, args.seed, &variants, files);
+        let path = |number: usize| args.out.join(format!("trials-{number}.json"));
+        let beyond = path(files.len());
+        ensure!(!beyond.exists(), "{}: it is of another split; name another folder", beyond.display());
         for (number, trials) in files.iter().enumerate() {
-            trials.write(&args.out.join(format!("trials-{number}.json")))?;
+            trials.write(&path(number))?;
         }
         println!("{}: {} variants in {} files", args.out.display(), variants.len(), files.len());
         return Ok(());

@@ -8,6 +8,7 @@ use spec::{Problem, Variant};
 
 use super::{
     EvolveError,
+    earlier::{Earlier, Lesson},
     engine::{Progress, Run, evolve},
     journal::Journal,
     settings::{Cases, Lab, Peers, Settings},
@@ -62,6 +63,9 @@ pub struct OnRecord {
     pub problem: Problem,
     /// GPU, driver and date.
     pub provenance: String,
+    /// What strategies that learn knew from before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learnt_from: Vec<Lesson>,
     /// Variants that work.
     pub variants: usize,
     /// Those within 2 % of the best.
@@ -101,8 +105,8 @@ impl OnRecord {
     }
 }
 
-/// Runs the strategies on a record, on all cores; `file` is how reports name it.
-pub fn ablate(file: &str, sweep: &Sweep, plan: &Plan) -> Result<OnRecord, EvolveError> {
+/// Runs the strategies on a record, on all cores; `file` is how reports name it. Those that learn start from `earlier`.
+pub fn ablate(file: &str, sweep: &Sweep, plan: &Plan, earlier: &Earlier) -> Result<OnRecord, EvolveError> {
     let device = Replay::new(sweep);
     let truth = sweep.times();
     // Where the fastest were measured again, only they can be the best, by what they took then.
@@ -127,7 +131,7 @@ pub fn ablate(file: &str, sweep: &Sweep, plan: &Plan) -> Result<OnRecord, Evolve
                     sitting_rounds: 1,
                     ..Settings::default()
                 };
-                arrival(&device, &space, &settings, |variant| truth.get(variant).is_some_and(close))
+                arrival(&device, &space, &settings, earlier, |variant| truth.get(variant).is_some_and(close))
             };
             // A longer run of the same seed begins with the same trials.
             match until(plan.trials)? {
@@ -143,6 +147,7 @@ pub fn ablate(file: &str, sweep: &Sweep, plan: &Plan) -> Result<OnRecord, Evolve
         record: file.to_owned(),
         problem: sweep.header.problem,
         provenance: sweep.provenance(),
+        learnt_from: earlier.lessons().to_vec(),
         variants: truth.len(),
         close: truth.values().filter(|us| close(us)).count(),
         best_us,
@@ -157,6 +162,7 @@ fn arrival(
     device: &Replay,
     space: &Space,
     settings: &Settings,
+    earlier: &Earlier,
     close: impl Fn(&Variant) -> bool,
 ) -> Result<Option<u32>, EvolveError> {
     let mut ignore = |_: Progress<'_>| {};
@@ -166,6 +172,7 @@ fn arrival(
         source: &mut device.clone(),
         lab: &mut Recorded(device.clone()),
         cases: &Cases { gate: vec![], suite: vec![] },
+        earlier,
         deadline: None,
         progress: &mut ignore,
     };
@@ -221,16 +228,16 @@ mod tests {
     fn the_best_is_judged_by_its_later_measurements() {
         let mut sweep = fixture::sweep(60, 0.01, 5);
         let plan = Plan { strategies: vec![Kind::Random, Kind::Full], seeds: 4, trials: 10, population: 5 };
-        let first = ablate("R", &sweep, &plan).unwrap();
+        let first = ablate("R", &sweep, &plan, &Earlier::default()).unwrap();
         assert!(!first.best_measured_again && first.close >= 1);
         let times = sweep.times();
         let (variant, us) = times.iter().min_by(|a, b| a.1.total_cmp(b.1)).unwrap();
         let (_, mut row) = sweep.rows.iter().find(|(other, _)| other == variant).unwrap().clone();
         row.result.as_mut().unwrap().samples.hot_us.fill(1.5 * us);
         sweep.again.push((*variant, row));
-        let second = ablate("R", &sweep, &plan).unwrap();
+        let second = ablate("R", &sweep, &plan, &Earlier::default()).unwrap();
         assert!(second.best_measured_again && (second.best_us / first.best_us - 1.5).abs() < 1e-9);
-        assert_eq!(second, ablate("R", &sweep, &plan).unwrap());
+        assert_eq!(second, ablate("R", &sweep, &plan, &Earlier::default()).unwrap());
         let ablation = Ablation { schema: SCHEMA, plan, records: vec![first, second] };
         let page = report::ablation::page(&ablation);
         assert!(page.matches("</svg>").count() == 2 && !page.contains("NaN") && !page.contains("http"), "{page}");

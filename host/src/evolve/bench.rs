@@ -11,10 +11,11 @@ use spec::{DeviceLimits, Variant, legal};
 use super::{
     EvolveError,
     candidate::{Candidate, Edit},
-    crew::{Hand, share_out},
+    crew::{Hand, InOrder, share_out},
+    earlier::Earlier,
     journal::{Header, Journal, Question},
     proposer::Reply,
-    sanity::{passed, possible},
+    sanity::{passed, possible, twice},
     settings::{Cases, Lab, Peers, Settings},
     source::{Compiled, Facts, Rewrite, Source},
     space::Space,
@@ -84,6 +85,7 @@ impl<'a> Bench<'a> {
         lab: &'a mut dyn Lab,
         cases: &'a Cases,
         settings: &Settings,
+        earlier: &Earlier,
         journal: impl FnOnce(&Header) -> Result<Journal, EvolveError>,
     ) -> Result<(Self, Header), EvolveError> {
         let device = lab.open().map_err(EvolveError::Device)?;
@@ -96,6 +98,7 @@ impl<'a> Bench<'a> {
             toolchain: source.toolchain(),
             device: device.description().clone(),
             others: others.iter().map(|device| device.description().clone()).collect(),
+            learnt_from: earlier.lessons().to_vec(),
             settings: settings.clone(),
         };
         let journal = journal(&header)?;
@@ -129,7 +132,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Asks somebody outside for candidates.
+    /// Asks somebody outside for candidates; [`EvolveError::TimeUp`] if there is no answer in time.
     pub(super) fn consult(
         &mut self,
         outside: &mut dyn Outside,
@@ -137,7 +140,12 @@ impl<'a> Bench<'a> {
         count: usize,
     ) -> Result<Reply, EvolveError> {
         let question = Question::Propose { generation: context.generation, count };
-        let reply = self.journal.step(&question, || Ok::<_, EvolveError>(outside.ask(context, count)))?;
+        if self.journal.was_time_up() == Some(true) {
+            return Err(EvolveError::TimeUp);
+        }
+        let deadline = self.deadline;
+        let ask = || outside.ask(context, count, deadline).ok_or(EvolveError::TimeUp);
+        let reply = self.journal.step(&question, ask)?;
         self.sources.extend(reply.sources.iter().map(|(edit, text)| (*edit, text.clone())));
         Ok(reply)
     }
@@ -250,20 +258,16 @@ impl<'a> Bench<'a> {
             let work = |device: &mut dyn Device, (candidate, subjects): &Job<'_>| {
                 let limits = device.description().limits;
                 let cases = fitting(&cases.gate, &candidate.variant, &limits);
-                let mut run = || -> Result<_, Failure> {
+                let result = twice(device, |device| {
                     let subjects = subjects.as_ref().map_err(Clone::clone)?;
                     let correctness = passed(device.check(&subjects[1], &cases)?, cases.len())?;
                     let samples = device.time(subjects, &plan(candidate))?;
                     Ok((correctness, possible(samples, subjects.len(), space.problem())?))
-                };
-                let result = match run() {
-                    // It comes back in a fresh process.
-                    Err(Failure::Device(_)) => run(),
-                    result => result,
-                };
+                });
                 Tried { gpu: device.description().uuid.clone(), result }
             };
-            let keep = |_: &Job<'_>, tried: Tried| match tried.result {
+            let mut order = InOrder::new();
+            let mut keep = |tried: Tried| match tried.result {
                 Err(failure @ Failure::Device(_)) => Err(EvolveError::Device(failure)),
                 // It was not given the time it may take: nothing is known of it, and none after it is an answer.
                 Err(Failure::Hang { .. }) if late || passed_by(*deadline) => {
@@ -273,7 +277,8 @@ impl<'a> Bench<'a> {
                 _ if late => Ok(()),
                 _ => answer(tried),
             };
-            share_out(first, others, &jobs, || passed_by(*deadline), work, keep)
+            let in_order = |number, tried| order.put(number, tried, &mut keep);
+            share_out(first, others, &jobs, || passed_by(*deadline), work, in_order)
         })?;
         if tried.len() < candidates.len() {
             self.state_time_up()?;

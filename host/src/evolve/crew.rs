@@ -15,15 +15,15 @@ use crate::device::Device;
 pub type Hand = Box<dyn Device + Send>;
 
 /// Has every job done by one of the devices. Each takes the next job when it is free, so that none has two at a time; none
-/// takes one once `stop` says so. Results are kept in the order of the jobs, whichever is done first, and as soon as that
-/// order allows.
+/// takes one once `stop` says so or a result could not be kept. Results are kept as they come, with the job's number, those
+/// of jobs that were under way then, too; the first error is returned.
 pub(super) fn share_out<J: Sync, A: Send, E>(
     first: &mut dyn Device,
     others: &mut [Hand],
     jobs: &[J],
     stop: impl Fn() -> bool + Sync,
     work: impl Fn(&mut dyn Device, &J) -> A + Sync,
-    mut keep: impl FnMut(&J, A) -> Result<(), E>,
+    mut keep: impl FnMut(usize, A) -> Result<(), E>,
 ) -> Result<(), E> {
     let next = AtomicUsize::new(0);
     let take = || {
@@ -40,47 +40,54 @@ pub(super) fn share_out<J: Sync, A: Send, E>(
             let sender = sender.clone();
             scope.spawn(move || {
                 while let Some((number, job)) = take() {
-                    // The receiver is gone only after an error, when no result is wanted any more.
+                    // The receiver is there until every sender is gone.
                     let _ = sender.send((number, work(device.as_mut(), job)));
                 }
             });
         }
-        let mut results = InOrder { done: BTreeMap::new(), kept: 0 };
-        let mut keep_all = |results: &mut InOrder<A>| {
-            while let Some((number, result)) = results.pop() {
-                if let Err(error) = keep(&jobs[number], result) {
-                    // Nobody begins another job.
-                    next.store(jobs.len(), Ordering::Relaxed);
-                    return Err(error);
+        let mut outcome = Ok(());
+        let mut keep = |(number, result)| {
+            if let Err(error) = keep(number, result) {
+                next.store(jobs.len(), Ordering::Relaxed);
+                if outcome.is_ok() {
+                    outcome = Err(error);
                 }
             }
-            Ok(())
         };
         while let Some((number, job)) = take() {
-            results.done.insert(number, work(first, job));
-            results.done.extend(receiver.try_iter());
-            keep_all(&mut results)?;
+            keep((number, work(first, job)));
+            receiver.try_iter().for_each(&mut keep);
         }
         drop(sender);
-        for (number, result) in receiver {
-            results.done.insert(number, result);
-            keep_all(&mut results)?;
-        }
-        Ok(())
+        receiver.iter().for_each(&mut keep);
+        outcome
     })
 }
 
-/// Results that wait for those of earlier jobs.
-struct InOrder<A> {
-    done: BTreeMap<usize, A>,
-    kept: usize,
+/// Results on their way into the order of the jobs.
+pub(super) struct InOrder<A> {
+    waiting: BTreeMap<usize, A>,
+    next: usize,
 }
 
 impl<A> InOrder<A> {
-    fn pop(&mut self) -> Option<(usize, A)> {
-        let result = self.done.remove(&self.kept)?;
-        self.kept += 1;
-        Some((self.kept - 1, result))
+    pub(super) fn new() -> Self {
+        Self { waiting: BTreeMap::new(), next: 0 }
+    }
+
+    /// Takes a result and keeps what the order allows. After an error nothing is kept any more.
+    pub(super) fn put<E>(
+        &mut self,
+        number: usize,
+        result: A,
+        mut keep: impl FnMut(A) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.waiting.insert(number, result);
+        while let Some(result) = self.waiting.remove(&self.next) {
+            keep(result)?;
+            self.next += 1;
+        }
+        Ok(())
     }
 }
 
@@ -101,6 +108,7 @@ mod tests {
         cases::Case,
         device::{Correctness, Description, Failure, Samples, Subject, TimingPlan, replay::Replay},
         evolve::{
+            earlier::Earlier,
             engine::{Run, evolve},
             journal::Journal,
             outcome::Outcome,
@@ -118,11 +126,12 @@ mod tests {
     const JOBS: [u64; 8] = [120, 10, 10, 60, 10, 10, 60, 10];
 
     #[test]
-    fn results_come_in_order_and_no_device_has_two_jobs() {
+    fn results_can_be_put_in_order_and_no_device_has_two_jobs() {
         let mut others: Vec<Hand> = vec![Box::new(replay()), Box::new(replay())];
         let busy: Vec<(usize, AtomicBool)> =
             others.iter().map(|device| (address(device.as_ref()), AtomicBool::new(false))).collect();
-        let mut kept = vec![];
+        let (mut came, mut kept) = (vec![], vec![]);
+        let mut order = InOrder::new();
         let work = |device: &mut dyn Device, job: &u64| {
             let of = busy.iter().find(|(of, _)| *of == address(device)).map(|(_, busy)| busy);
             assert!(of.is_none_or(|busy| !busy.swap(true, Ordering::SeqCst)), "two at a time");
@@ -137,15 +146,37 @@ mod tests {
             &JOBS,
             || false,
             work,
-            |job, elsewhere| {
-                kept.push((*job, elsewhere));
-                Ok::<_, ()>(())
+            |number, elsewhere| {
+                came.push(number);
+                order.put(number, (JOBS[number], elsewhere), |result| {
+                    kept.push(result);
+                    Ok::<_, ()>(())
+                })
             },
         );
         assert_eq!(done, Ok(()));
+        assert!(!came.is_sorted(), "{came:?}");
         assert_eq!(kept.iter().map(|(job, _)| *job).collect::<Vec<_>>(), JOBS);
         assert!(kept.iter().any(|(_, elsewhere)| *elsewhere) && kept.iter().any(|(_, elsewhere)| !elsewhere));
         assert!(begun.elapsed() < Duration::from_millis(JOBS.iter().sum()), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn nothing_is_kept_after_what_could_not_be_kept() {
+        let mut order = InOrder::new();
+        let mut kept = vec![];
+        let mut put = |number: usize, works: bool| {
+            order.put(number, number, |number| {
+                if works {
+                    kept.push(number);
+                    return Ok(());
+                }
+                Err("full")
+            })
+        };
+        assert_eq!((put(1, true), put(0, true), put(3, true)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!((put(2, false), put(4, true)), (Err("full"), Ok(())));
+        assert_eq!(kept, [0, 1]);
     }
 
     fn address(device: &dyn Device) -> usize {
@@ -156,7 +187,10 @@ mod tests {
     fn an_error_of_keeping_ends_it_and_a_stop_keeps_what_was_begun() {
         let mut others: Vec<Hand> = vec![Box::new(replay())];
         let begun = AtomicUsize::new(0);
-        let work = |_: &mut dyn Device, _: &u64| begun.fetch_add(1, Ordering::SeqCst);
+        let work = |_: &mut dyn Device, _: &u64| {
+            thread::sleep(Duration::from_millis(1));
+            begun.fetch_add(1, Ordering::SeqCst)
+        };
         let mut run = |stop_at: usize, fail_at: usize| {
             begun.store(0, Ordering::SeqCst);
             let mut kept = 0;
@@ -167,7 +201,9 @@ mod tests {
             });
             (done, kept)
         };
-        assert_eq!(run(usize::MAX, 3), (Err("full"), 3));
+        let (done, kept) = run(usize::MAX, 3);
+        assert!(done == Err("full") && kept < 100, "{kept}");
+        assert_eq!(kept, begun.load(Ordering::SeqCst), "what was under way is kept too");
         assert_eq!(run(usize::MAX, 0), (Ok(()), 100));
         let (done, kept) = run(5, 0);
         assert!(done.is_ok() && (5..=7).contains(&kept), "{kept}");
@@ -234,6 +270,7 @@ mod tests {
             source: &mut replay.clone(),
             lab: &mut Crew(paces.into_iter().enumerate().map(device).collect()),
             cases: &cases(),
+            earlier: &Earlier::default(),
             deadline,
             progress: &mut |_| (),
         };

@@ -15,6 +15,7 @@ use super::{
     budget::{Budget, Reason},
     candidate::Candidate,
     claims::{Claim, Finding, claims},
+    earlier::Earlier,
     insight::Insights,
     journal::{Header, Journal},
     outcome::{self, Outcome, Overturned},
@@ -67,6 +68,8 @@ pub struct Run<'a> {
     pub lab: &'a mut dyn Lab,
     /// What is checked.
     pub cases: &'a Cases,
+    /// What is known from before.
+    pub earlier: &'a Earlier,
     /// When the search ends, even amid a trial. The winner is confirmed afterwards.
     pub deadline: Option<Instant>,
     /// Told what happens.
@@ -78,11 +81,12 @@ pub fn evolve(
     run: Run<'_>,
     journal: impl FnOnce(&Header) -> Result<Journal, EvolveError>,
 ) -> Result<Outcome, EvolveError> {
-    let Run { settings, space, source, lab, cases, deadline, progress } = run;
-    let (mut bench, header) = Bench::new(space, source, lab, cases, settings, journal)?;
+    let Run { settings, space, source, lab, cases, earlier, deadline, progress } = run;
+    let (mut bench, header) = Bench::new(space, source, lab, cases, settings, earlier, journal)?;
     bench.limit(deadline);
     let mut engine = Engine {
         settings,
+        earlier,
         bench,
         progress,
         budget: Budget::new(settings.trials),
@@ -109,6 +113,7 @@ pub fn evolve(
 
 struct Engine<'a> {
     settings: &'a Settings,
+    earlier: &'a Earlier,
     bench: Bench<'a>,
     progress: &'a mut dyn FnMut(Progress<'_>),
     budget: Budget,
@@ -581,6 +586,7 @@ impl Engine<'_> {
             noise,
             elites: self.elites().into_iter().map(|(number, _)| number).collect(),
             effects,
+            earlier_weight: insights.surrogate().weight_elsewhere(),
             rules: insights.rules,
             budget: self.budget,
             trials: self.trials,
@@ -627,7 +633,7 @@ impl Engine<'_> {
     }
 
     fn insights(&self, noise: &NoiseFloor) -> Insights {
-        Insights::learn(&self.own_trials(), &self.refusals, noise.sitting)
+        Insights::learn(&self.own_trials(), &self.refusals, noise.sitting, self.earlier)
     }
 
     /// Trials of the project's own source: how fast a rewritten one is says nothing of the genes.

@@ -1,6 +1,9 @@
 //! What a run has learnt: what each gene is worth, and what to keep away from.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Serialize};
 use spec::{Family, Gene, Variant};
@@ -8,6 +11,7 @@ use spec::{Family, Gene, Variant};
 use super::{
     budget::Reason,
     candidate::Candidate,
+    earlier::Earlier,
     surrogate::Surrogate,
     trial::{Refusal, Trial},
 };
@@ -44,6 +48,13 @@ pub struct Rule {
     pub text: String,
 }
 
+impl Rule {
+    fn speaks_against(&self, variant: &Variant) -> bool {
+        let has = |(gene, value)| variant.get(gene) == Some(value);
+        self.family == variant.family() && self.avoid.is_some_and(has)
+    }
+}
+
 /// Everything learnt so far.
 #[derive(Clone, Debug)]
 pub struct Insights {
@@ -52,28 +63,46 @@ pub struct Insights {
     /// Variants' log times, known up to this standard deviation.
     observations: Vec<(Variant, f64)>,
     noise: f64,
+    /// The model of earlier measurements.
+    elsewhere: Option<Arc<Surrogate>>,
     surrogate: OnceLock<Surrogate>,
 }
 
 impl Insights {
-    /// Learns from the trials and refusals so far, given the relative noise of an estimate.
-    pub fn learn(trials: &[Trial], refusals: &[Refusal], noise: f64) -> Self {
+    /// Learns from the trials and refusals so far, given the relative noise of an estimate, and from what is known from
+    /// before.
+    pub fn learn(trials: &[Trial], refusals: &[Refusal], noise: f64, earlier: &Earlier) -> Self {
         let observations: Vec<(Variant, f64)> = trials.iter().map(|trial| (trial.variant, trial.us.ln())).collect();
-        let mut rules = refused_values(trials, refusals);
+        let measured: Vec<Variant> = trials.iter().map(|trial| trial.variant).collect();
+        // What a rewritten source does says nothing of the genes.
+        let failures = refusals.iter().filter_map(|refusal| match refusal.variant {
+            Some(Candidate { variant, edit: None }) => Some((variant, refusal.reason)),
+            _ => None,
+        });
+        let mut rules = refused_values(&measured, &failures.collect::<Vec<_>>());
+        let holds = |rule: &&Rule| {
+            let has = |variant: &Variant| rule.speaks_against(variant);
+            !measured.iter().any(has) && rules.iter().all(|own| (own.family, own.avoid) != (rule.family, rule.avoid))
+        };
+        let known: Vec<Rule> = earlier.rules().iter().filter(holds).cloned().collect();
+        rules.extend(known);
         rules.extend(register_rules(trials));
-        Self { rules, observations, noise, surrogate: OnceLock::new() }
+        Self { rules, observations, noise, elsewhere: earlier.surrogate().cloned(), surrogate: OnceLock::new() }
+    }
+
+    /// Whether there is something to go by before anything is measured.
+    pub fn know_of_earlier(&self) -> bool {
+        self.elsewhere.is_some()
     }
 
     /// The model behind the effects and the predictions; fitted when it is first asked for.
     pub fn surrogate(&self) -> &Surrogate {
-        self.surrogate.get_or_init(|| Surrogate::fit(&self.observations, self.noise))
+        self.surrogate.get_or_init(|| Surrogate::fit(&self.observations, self.noise, self.elsewhere.as_ref()))
     }
 
     /// Whether a rule speaks against a variant.
     pub fn advises_against(&self, variant: &Variant) -> bool {
-        self.rules.iter().any(|rule| {
-            rule.family == variant.family() && rule.avoid.is_some_and(|(gene, value)| variant.get(gene) == Some(value))
-        })
+        self.rules.iter().any(|rule| rule.speaks_against(variant))
     }
 
     /// What every value that was tried is worth, the clearest effects first.
@@ -98,21 +127,19 @@ impl Insights {
     }
 }
 
-/// Values that were refused for what they are, several times, and never measured.
-fn refused_values(trials: &[Trial], refusals: &[Refusal]) -> Vec<Rule> {
+/// Values that failed for what they are, several times, and were never measured.
+pub(super) fn refused_values(measured: &[Variant], failures: &[(Variant, Reason)]) -> Vec<Rule> {
     let mut counts: BTreeMap<(Family, Gene, u16), (u32, Reason)> = BTreeMap::new();
     let blamed = |reason| {
         matches!(reason, Reason::Build | Reason::Gate | Reason::Wrong | Reason::Launch | Reason::Fault | Reason::Hang)
     };
-    for refusal in refusals.iter().filter(|refusal| blamed(refusal.reason)) {
-        // What a rewritten source does says nothing of the genes.
-        let Some(Candidate { variant, edit: None }) = refusal.variant else { continue };
+    for (variant, reason) in failures.iter().filter(|(_, reason)| blamed(*reason)) {
         for (gene, value) in variant.genes() {
-            counts.entry((variant.family(), gene, value)).or_insert((0, refusal.reason)).0 += 1;
+            counts.entry((variant.family(), gene, value)).or_insert((0, *reason)).0 += 1;
         }
     }
     let measured = |family, gene, value| {
-        trials.iter().any(|trial| trial.variant.family() == family && trial.variant.get(gene) == Some(value))
+        measured.iter().any(|variant| variant.family() == family && variant.get(gene) == Some(value))
     };
     counts
         .into_iter()
@@ -169,7 +196,7 @@ mod tests {
     #[test]
     fn effects_name_the_genes_that_matter() {
         let trials = trials();
-        let effects = Insights::learn(&trials, &[], 0.005).effects(&trials);
+        let effects = Insights::learn(&trials, &[], 0.005, &Earlier::default()).effects(&trials);
         let matters = [Gene::TileQ, Gene::TileKv, Gene::Stages, Gene::KvSplit, Gene::Warps];
         let top: Vec<Gene> = effects.iter().take(4).map(|effect| effect.gene).collect();
         assert!(top.iter().filter(|gene| matters.contains(gene)).count() >= 3, "{top:?}");
@@ -189,10 +216,10 @@ mod tests {
                 why: "spills".into(),
             })
             .collect();
-        let insights = Insights::learn(&good, &refusals, 0.005);
+        let insights = Insights::learn(&good, &refusals, 0.005, &Earlier::default());
         assert!(insights.advises_against(&bad[0].variant) && !insights.advises_against(&good[0].variant));
         assert!(insights.rules[0].text.starts_with("mma: avoid exp_poly=4: "), "{}", insights.rules[0].text);
         let worked: Vec<Trial> = good.iter().chain(&bad[..1]).cloned().collect();
-        assert!(!Insights::learn(&worked, &refusals, 0.005).advises_against(&bad[0].variant));
+        assert!(!Insights::learn(&worked, &refusals, 0.005, &Earlier::default()).advises_against(&bad[0].variant));
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use spec::Problem;
 
-use super::{candidate::Candidate, settings::Settings, trial::Verdict};
+use super::{candidate::Candidate, earlier::Lesson, settings::Settings, trial::Verdict};
 use crate::{
     device::{Description, TimingPlan},
     record::log::{Log, LogError},
@@ -36,6 +36,9 @@ pub struct Header {
     /// Where trials run at the same time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Description>,
+    /// What the run knew from before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learnt_from: Vec<Lesson>,
     /// How the run was started.
     pub settings: Settings,
 }
@@ -250,7 +253,7 @@ fn same_run(path: &str, line: &str, header: &Header) -> Result<(), JournalError>
         return Err(JournalError::Schema { path: path.to_owned(), found: then["schema"].to_string() });
     }
     let now = serde_json::to_value(header)?;
-    for what in ["problem", "device", "others", "toolchain", "space", "cases", "settings"] {
+    for what in ["problem", "device", "others", "toolchain", "space", "cases", "learnt_from", "settings"] {
         if then[what] != now[what] {
             let [then, now] = [&then, &now].map(|side| differing(&side[what], &then[what], &now[what]));
             return Err(JournalError::Changed { path: path.to_owned(), what, then, now });

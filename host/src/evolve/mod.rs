@@ -6,6 +6,7 @@ pub mod budget;
 pub mod candidate;
 pub mod claims;
 pub mod crew;
+pub mod earlier;
 pub mod engine;
 #[cfg(test)]
 mod error_rates;

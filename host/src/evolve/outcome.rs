@@ -58,6 +58,9 @@ pub struct Outcome {
     pub peers: Peers,
     /// What each gene's values are worth.
     pub effects: Vec<Effect>,
+    /// How far the earlier measurements that the run was given hold in its own, from 0 to 1; `None` if it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_weight: Option<f64>,
     /// What was learnt besides.
     pub rules: Vec<Rule>,
     /// What ran on the CPU machine besides, where the run itself only replayed a record.

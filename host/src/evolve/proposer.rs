@@ -223,7 +223,13 @@ fn candidate(value: Value, context: &Context<'_>) -> Result<(Proposal, Option<St
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, fs, path::Path};
+    use std::{
+        collections::BTreeSet,
+        fs,
+        path::Path,
+        thread,
+        time::{Duration, Instant},
+    };
 
     use spec::{DeviceLimits, Problem};
 
@@ -232,29 +238,37 @@ mod tests {
         cases::Case,
         device::{Code, Correctness, Device, Failure, Samples, Subject, TimingPlan, replay::Replay},
         evolve::{
+            earlier::Earlier,
             engine::{Run, evolve},
             journal::Journal,
             outcome::Outcome,
             settings::{Lab, Peers, Proposer, Settings},
             source::{Compiled, Rewrite, Source},
-            tests::{cases, record, run_on, space},
+            tests::{Bank, cases, record, run_on, space},
         },
         record::fixture,
     };
 
-    fn settings(command: &str) -> Settings {
-        let proposer = Some(Proposer { command: command.to_owned(), seconds: 2 });
+    /// Seconds that suffice on the busiest machine.
+    const PATIENCE: u64 = 120;
+
+    fn settings(command: &str, seconds: u64) -> Settings {
+        let proposer = Some(Proposer { command: command.to_owned(), seconds });
         Settings { proposer, trials: 12, ..Settings::default() }
     }
 
     fn run(command: &str, journal: Option<(&Path, bool)>) -> Outcome {
+        run_with(&settings(command, PATIENCE), journal)
+    }
+
+    fn run_with(settings: &Settings, journal: Option<(&Path, bool)>) -> Outcome {
         let device = Replay::new(record());
-        run_on(device.clone(), &mut device.clone(), &space(record()), &settings(command), journal).unwrap()
+        run_on(device.clone(), &mut device.clone(), &space(record()), settings, journal).unwrap()
     }
 
     /// A program that answers every line with this one.
     fn always(answer: &str) -> String {
-        format!("sh -c 'while read -r line; do echo \"$0\"; done' '{answer}'")
+        format!("while read -r line; do echo '{answer}'; done")
     }
 
     fn count(outcome: &Outcome, operator: Operator) -> usize {
@@ -276,7 +290,7 @@ mod tests {
         let fits = |variant: &Variant| spec::legal(&Problem::SEED, variant, &DeviceLimits::H100).is_ok();
         let sweep = fixture::from_variants(&near.into_iter().filter(fits).collect::<Vec<_>>(), 0.01, 1);
         let device = Replay::new(&sweep);
-        let settings = Settings { trials: 30, ..settings(&format!("python3 {example}")) };
+        let settings = Settings { trials: 30, ..settings(&format!("python3 {example}"), PATIENCE) };
         let outcome = run_on(device.clone(), &mut device.clone(), &space(&sweep), &settings, None).unwrap();
         let named: Vec<_> = outcome.trials.iter().filter(|trial| trial.operator == Operator::External).collect();
         assert!(!named.is_empty(), "{:?}", outcome.refusals);
@@ -290,11 +304,11 @@ mod tests {
 
     #[test]
     fn a_proposer_that_misbehaves_is_counted_and_the_run_goes_on() {
-        let own = run("cat > /dev/null", None).trials.len();
+        let alone = Settings { proposer: None, ..settings("", PATIENCE) };
+        let own = run_with(&alone, None).trials.len();
         for (command, reason, why) in [
             ("false", Reason::Proposer, "the proposer ended with exit status: 1"),
-            ("sh -c 'echo no key >&2; exit 3'", Reason::Proposer, "the proposer ended with exit status: 3: no key"),
-            ("sleep 600", Reason::Proposer, "the proposer gave no answer within 2 s"),
+            ("echo no key >&2; exit 3", Reason::Proposer, "the proposer ended with exit status: 3: no key"),
             ("/no/such/program", Reason::Proposer, "the proposer ended with exit status: 127: "),
             (&always("tile_q should be 64"), Reason::Proposer, "the proposer no answer but \"tile_q should be 64\""),
             (&always("{}"), Reason::Proposer, "the proposer no answer but \"{}\" (missing field `candidates`"),
@@ -332,6 +346,61 @@ mod tests {
         }
     }
 
+    /// A line that starts a program, writes its number down, and waits for it.
+    fn silent(number: &Path) -> String {
+        format!("sleep 600 & echo $! > '{}'; wait", number.display())
+    }
+
+    /// Whether a process that [`silent`] started is still there; the system may take a moment to end it.
+    fn is_left(number: &Path) -> bool {
+        let process = Path::new("/proc").join(fs::read_to_string(number).unwrap().trim()).join("cmdline");
+        let sleeps = || fs::read(&process).is_ok_and(|line| line.starts_with(b"sleep"));
+        (0..100).all(|_| {
+            thread::sleep(Duration::from_millis(50));
+            sleeps()
+        })
+    }
+
+    #[test]
+    fn a_silent_proposer_is_given_up_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let number = folder.path().join("number");
+        let outcome = run_with(&settings(&silent(&number), 1), None);
+        assert_eq!(outcome.budget.spent, 12);
+        let late = outcome.refusals.iter().filter(|refusal| refusal.why == "the proposer gave no answer within 1 s");
+        assert_eq!(late.count(), outcome.budget.free[&Reason::Proposer] as usize);
+        assert!(!is_left(&number));
+    }
+
+    #[test]
+    fn a_time_limit_does_not_wait_for_a_proposer() {
+        let folder = tempfile::tempdir().unwrap();
+        let [number, journal] = ["number", "journal"].map(|name| folder.path().join(name));
+        let settings = settings(&silent(&number), PATIENCE);
+        let device = Replay::new(record());
+        let run = |deadline: Option<Instant>, resume: bool| {
+            let run = Run {
+                settings: &settings,
+                space: &space(record()),
+                source: &mut device.clone(),
+                lab: &mut Bank(device.clone()),
+                cases: &cases(),
+                earlier: &Earlier::default(),
+                deadline,
+                progress: &mut |_| (),
+            };
+            evolve(run, |header| Ok(Journal::open(&journal, header, resume)?)).unwrap()
+        };
+        let begun = Instant::now();
+        let outcome = run(Some(begun + Duration::from_secs(2)), false);
+        assert!(begun.elapsed() < Duration::from_secs(PATIENCE / 2));
+        assert_eq!(
+            (&outcome.notes[..], outcome.refusals.len()),
+            (&["stopped after 1 trials: the time was up".to_owned()][..], 0)
+        );
+        assert_eq!(run(None, true), outcome, "a resumed run asks no more than the run that it resumes");
+    }
+
     #[test]
     fn more_than_asked_for_is_not_taken() {
         let (variant, _) = record().rows[3];
@@ -350,10 +419,7 @@ mod tests {
         let (journal, asked) = (folder.path().join("journal"), folder.path().join("asked"));
         let (variant, _) = record().rows[3];
         let answer = format!("{{\"candidates\": [{{\"variant\": \"{variant}\"}}]}}");
-        let command = format!(
-            "sh -c 'while read -r line; do echo x >> \"$0\"; echo \"$1\"; done' {} '{answer}'",
-            asked.display()
-        );
+        let command = format!("while read -r line; do echo x >> '{}'; echo '{answer}'; done", asked.display());
         let whole = run(&command, Some((&journal, false)));
         let questions = fs::read(&asked).unwrap();
         assert!(!questions.is_empty());
@@ -436,11 +502,12 @@ mod tests {
         let outcome = |cpu: Result<Correctness, Failure>| {
             let both = Both { record: Replay::new(record()), cpu };
             let run = Run {
-                settings: &settings(&always(&answer)),
+                settings: &settings(&always(&answer), PATIENCE),
                 space: &space(record()),
                 source: &mut both.clone(),
                 lab: &mut both.clone(),
                 cases: &cases(),
+                earlier: &Earlier::default(),
                 deadline: None,
                 progress: &mut |_| (),
             };

@@ -2,10 +2,21 @@
 
 use spec::Problem;
 
-use crate::device::{Correctness, Failure, Samples};
+use crate::device::{Correctness, Device, Failure, Samples};
 
 /// Floating-point operations per microsecond that no GPU reaches: 20 PFLOP/s. A device knows a tighter bound of its own.
 const FLOPS_PER_US: f64 = 20e9;
+
+/// Asks a device, and once more if it failed by itself: it comes back in a fresh process.
+pub(super) fn twice<A>(
+    device: &mut dyn Device,
+    ask: impl Fn(&mut dyn Device) -> Result<A, Failure>,
+) -> Result<A, Failure> {
+    match ask(device) {
+        Err(Failure::Device(_)) => ask(device),
+        answer => answer,
+    }
+}
 
 /// A pass must be stated: what was not checked, or has no finite error, did not pass.
 pub(super) fn passed(correctness: Correctness, cases: usize) -> Result<Correctness, Failure> {

@@ -10,7 +10,7 @@ use spec::{Family, Variant};
 
 use super::{
     crew::{Hand, share_out},
-    sanity::{passed, possible},
+    sanity::{passed, possible, twice},
     settings::{Cases, Lab},
     source::{Compiled, Source},
     space::Space,
@@ -332,7 +332,7 @@ impl Bench<'_> {
     }
 
     /// Checks a batch, then times what is correct in turns with the reference; one by one if that fails, so that the
-    /// failure gets the right name.
+    /// failure gets the right name. A failure of the device is the last row.
     fn measure(&self, device: &mut dyn Device, reference: &Variant, batch: &[Variant]) -> Vec<Row> {
         let gpu = device.description().uuid.clone();
         let row = |variant: &Variant, result| self.row(variant, result, Some(&gpu));
@@ -340,7 +340,13 @@ impl Bench<'_> {
         for variant in batch {
             match self.check(device, variant) {
                 Ok(correctness) => correct.push((*variant, correctness)),
-                Err(failure) => rows.push(row(variant, Err(failure))),
+                Err(failure) => {
+                    let over = is_the_devices(&failure);
+                    rows.push(row(variant, Err(failure)));
+                    if over {
+                        return rows;
+                    }
+                }
             }
         }
         let mut time = |variants: &[(Variant, Correctness)]| {
@@ -363,7 +369,13 @@ impl Bench<'_> {
                 for one in correct.chunks(1) {
                     match time(one) {
                         Ok(samples) => measured(one, samples),
-                        Err(failure) => failures.push(row(&one[0].0, Err(failure))),
+                        Err(failure) => {
+                            let over = is_the_devices(&failure);
+                            failures.push(row(&one[0].0, Err(failure)));
+                            if over {
+                                break;
+                            }
+                        }
                     }
                 }
                 rows.extend(failures);
@@ -384,12 +396,8 @@ impl Bench<'_> {
     }
 }
 
-/// Asks a device, and once more if it failed by itself.
-fn twice<A>(device: &mut dyn Device, ask: impl Fn(&mut dyn Device) -> Result<A, Failure>) -> Result<A, Failure> {
-    match ask(device) {
-        Err(Failure::Device(_)) => ask(device),
-        answer => answer,
-    }
+fn is_the_devices(failure: &Failure) -> bool {
+    matches!(failure, Failure::Device(_))
 }
 
 /// Where rows are written.
@@ -426,14 +434,32 @@ impl Book<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use spec::Problem;
+
     use super::*;
     use crate::{
-        device::replay::Replay,
-        evolve::tests::{Bank, cases, space},
+        cases::Case,
+        device::{Description, replay::Replay},
+        evolve::{
+            settings::Peers,
+            tests::{Bank, cases, space},
+        },
         record::fixture,
     };
 
     fn run(sweep_of: &Sweep, out: &Path, seconds: Option<u64>) -> Result<Summary, SweepError> {
+        run_on(sweep_of, out, seconds, &mut Bank(Replay::new(sweep_of)), &mut |_| ())
+    }
+
+    fn run_on(
+        sweep_of: &Sweep,
+        out: &Path,
+        seconds: Option<u64>,
+        lab: &mut dyn Lab,
+        progress: &mut dyn FnMut(&Row),
+    ) -> Result<Summary, SweepError> {
         let space = space(sweep_of);
         let cases = cases();
         let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -449,8 +475,7 @@ mod tests {
             deadline,
             out,
         };
-        let device = Replay::new(sweep_of);
-        super::sweep(&plan, &mut device.clone(), &mut Bank(device), &mut |_| ())
+        super::sweep(&plan, &mut Replay::new(sweep_of), lab, progress)
     }
 
     #[test]
@@ -485,6 +510,101 @@ mod tests {
         let resumed = run(&original, &out, None).unwrap();
         assert_eq!((resumed.left, resumed.measured + resumed.failed), (0, original.rows.len()));
         assert_eq!(Sweep::read(&out).unwrap().rows.len(), original.rows.len());
+    }
+
+    /// A replay that is gone for good after so many checks.
+    #[derive(Clone)]
+    struct Mortal {
+        replay: Replay,
+        checks: usize,
+        before_it_goes: Option<Arc<Barrier>>,
+    }
+
+    impl Device for Mortal {
+        fn description(&self) -> &Description {
+            self.replay.description()
+        }
+
+        fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
+            let Some(left) = self.checks.checked_sub(1) else {
+                self.before_it_goes.take().map(|meeting| meeting.wait());
+                return Err(Failure::Device("gone".into()));
+            };
+            self.checks = left;
+            self.replay.check(subject, cases)
+        }
+
+        fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+            self.replay.time(subjects, plan)
+        }
+    }
+
+    /// A replay that is at its first batch when the other one goes.
+    #[derive(Clone)]
+    struct Heir {
+        replay: Replay,
+        other_goes: Option<Arc<Barrier>>,
+    }
+
+    impl Device for Heir {
+        fn description(&self) -> &Description {
+            self.replay.description()
+        }
+
+        fn check(&mut self, subject: &Subject, cases: &[Case]) -> Result<Correctness, Failure> {
+            self.other_goes.take().map(|meeting| meeting.wait());
+            self.replay.check(subject, cases)
+        }
+
+        fn time(&mut self, subjects: &[Subject], plan: &TimingPlan) -> Result<Vec<Samples>, Failure> {
+            self.replay.time(subjects, plan)
+        }
+    }
+
+    struct Pair(Mortal, Heir);
+
+    impl Lab for Pair {
+        fn open(&mut self) -> Result<Box<dyn Device>, Failure> {
+            Ok(Box::new(self.0.clone()))
+        }
+
+        fn others(&mut self) -> Result<Vec<Hand>, Failure> {
+            Ok(vec![Box::new(self.1.clone())])
+        }
+
+        fn peers(&mut self, _: &Problem) -> Peers {
+            Peers::default()
+        }
+    }
+
+    #[test]
+    fn a_device_that_ends_in_the_middle_of_a_batch_loses_no_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("sweep.jsonl.zst");
+        let original = fixture::sweep(60, 0.01, 5);
+        let (replay, meeting) = (Replay::new(&original), Some(Arc::new(Barrier::new(2))));
+        // Enough for the reference, a batch, and half of one.
+        let mortal = Mortal { replay: replay.clone(), checks: 1 + BATCH + BATCH / 2, before_it_goes: meeting.clone() };
+        let mut pair = Pair(mortal, Heir { replay, other_goes: meeting });
+        let mut told = vec![];
+        let gone = run_on(&original, &out, None, &mut pair, &mut |row| told.push(row.variant.clone()));
+        assert!(matches!(gone, Err(SweepError::Device(_))), "{gone:?}");
+        let (_, lines) = Log::open(&log_path(&out)).unwrap();
+        let written: Vec<String> = lines
+            .iter()
+            .filter_map(|line| match serde_json::from_str(line).unwrap() {
+                Entry::Row(row) => Some(row.variant),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(written, told);
+        // The first device's batch and that of the second, which it had taken before.
+        assert!(written.len() >= 2 * BATCH, "{written:?}");
+        let resumed = run(&original, &out, None).unwrap();
+        assert_eq!((resumed.left, resumed.measured + resumed.failed), (0, original.rows.len()));
+        let mut variants: Vec<Variant> = Sweep::read(&out).unwrap().rows.iter().map(|(variant, _)| *variant).collect();
+        variants.dedup();
+        assert_eq!(variants.len(), original.rows.len());
     }
 
     #[test]

@@ -36,6 +36,7 @@ use super::{
     EvolveError,
     budget::Reason,
     claims::{FIRST, Finding},
+    earlier::Earlier,
     engine::{Progress, Run, evolve},
     journal::Journal,
     outcome::Outcome,
@@ -95,8 +96,16 @@ pub(super) fn run_on(
     journal: Option<(&Path, bool)>,
 ) -> Result<Outcome, EvolveError> {
     let mut ignore = |_: Progress<'_>| {};
-    let run =
-        Run { settings, space, source, lab: &mut Bank(device), cases: &cases(), deadline: None, progress: &mut ignore };
+    let run = Run {
+        settings,
+        space,
+        source,
+        lab: &mut Bank(device),
+        cases: &cases(),
+        earlier: &Earlier::default(),
+        deadline: None,
+        progress: &mut ignore,
+    };
     evolve(run, |header| match journal {
         Some((path, resume)) => Ok(Journal::open(path, header, resume)?),
         None => Ok(Journal::unkept()),
@@ -458,6 +467,7 @@ fn a_time_limit_stops_the_run_and_its_journal_remembers() {
             source: &mut device.clone(),
             lab: &mut Bank(device.clone()),
             cases: &cases(),
+            earlier: &Earlier::default(),
             deadline,
             progress: &mut |_| (),
         };
@@ -511,6 +521,7 @@ fn a_time_limit_ends_a_trial_that_is_under_way() {
             source: &mut replay.clone(),
             lab: &mut Bank(Patient { replay: replay.clone(), deadline: None }),
             cases: &cases(),
+            earlier: &Earlier::default(),
             deadline,
             progress: &mut |_| (),
         };

@@ -257,6 +257,7 @@ impl Sweep {
     pub fn join(records: Vec<Self>) -> Result<Self, RecordError> {
         let mut records = records.into_iter();
         let mut all = records.next().ok_or(RecordError::Nothing)?;
+        all.header.schema = SCHEMA;
         for record in records {
             let (one, other) = (&all.header, &record.header);
             let model = |header: &Header| {

@@ -1,6 +1,6 @@
 //! A file of trials: variants to measure somewhere else, for `host work`.
 
-use std::path::Path;
+use std::{num::NonZero, path::Path};
 
 use serde::{Deserialize, Serialize};
 use spec::{Problem, Variant};
@@ -44,16 +44,17 @@ pub enum TrialsError {
 }
 
 impl Trials {
-    /// Shares variants out evenly to `files` files, neighbours to different ones: each gets some of every kind.
+    /// Shares variants out evenly to `files` files, or to as many as there are variants, neighbours to different ones: each
+    /// gets some of every kind.
     pub fn share_out(
         problem: Problem,
         part: &str,
         rounds: u32,
         seed: u64,
         variants: &[Variant],
-        files: usize,
+        files: NonZero<usize>,
     ) -> Vec<Self> {
-        let files = files.clamp(1, variants.len().max(1));
+        let files = files.get().min(variants.len());
         let file = |number: usize| Self {
             schema: SCHEMA,
             problem,
@@ -100,11 +101,12 @@ mod tests {
     #[test]
     fn every_variant_is_in_one_file_which_comes_back() {
         let variants = &fixture::wide().members()[..10];
-        let files = Trials::share_out(Problem::SEED, "ten", 20, 7, variants, 3);
+        let share_out = |files| Trials::share_out(Problem::SEED, "ten", 20, 7, variants, NonZero::new(files).unwrap());
+        let files = share_out(3);
         assert_eq!(files.iter().map(|file| file.variants.len()).collect::<Vec<_>>(), [4, 3, 3]);
         let all: BTreeSet<_> = files.iter().flat_map(|file| &file.variants).collect();
         assert_eq!(all, variants.iter().collect());
-        assert_eq!(Trials::share_out(Problem::SEED, "ten", 20, 7, variants, 99).len(), 10);
+        assert_eq!(share_out(99).len(), 10);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trials.json");
         files[1].write(&path).unwrap();
@@ -115,7 +117,8 @@ mod tests {
     fn nonsense_is_refused_in_one_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trials.json");
-        let good = Trials::share_out(Problem::SEED, "one", 20, 7, &fixture::wide().members()[..1], 1).remove(0);
+        let one = &fixture::wide().members()[..1];
+        let good = Trials::share_out(Problem::SEED, "one", 20, 7, one, NonZero::<usize>::MIN).remove(0);
         good.write(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         for (from, to, why) in [

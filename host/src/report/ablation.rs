@@ -73,7 +73,9 @@ fn truth(record: &OnRecord) -> String {
         100.0 * (CLOSE - 1.0),
         record.best_us,
         if record.best_measured_again { "; the fastest were measured again" } else { "; nothing was measured again" },
-    )
+    ) + &words::lessons(&record.learnt_from)
+        .map(|lessons| format!(" Insight and full had learnt from {lessons}."))
+        .unwrap_or_default()
 }
 
 fn strategies(ablation: &Ablation, record: &OnRecord) -> Vec<String> {

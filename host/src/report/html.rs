@@ -1,6 +1,9 @@
 //! One self-contained HTML file: no script, no font, nothing fetched; readable on a phone and in the dark.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use super::{
     svg::{Plot, log_ticks},
@@ -56,6 +59,16 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     format!("<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
 }
 
+/// Text that gets room enough for a few words to a line, however narrow the page.
+fn in_words(text: &str) -> String {
+    format!("<span class='words'>{}</span>", escape(text))
+}
+
+/// Text that is not broken into lines.
+fn unbroken(text: &str) -> String {
+    format!("<span class='unbroken'>{text}</span>")
+}
+
 fn headline(outcome: &Outcome) -> String {
     let us = statistics::median(&outcome.winner_hot_us);
     let winner = outcome.trial(outcome.winner).map(|trial| trial.candidate().to_string()).unwrap_or_default();
@@ -63,7 +76,7 @@ fn headline(outcome: &Outcome) -> String {
     format!(
         "<header><h1>{us:.2} us <small>{tflops:.1} TFLOP/s</small></h1>\
          <p><code>{problem}</code></p><p class='genes'><code>{winner}</code></p>\
-         <p>{times}.</p>{overturned}\
+         <p>Times are {times}.</p>{overturned}\
          <p>Hot {hot}{cold}. Noise floor: the first incumbent against itself took {aa} times its own time; \
          only ratios below {claimable:.3} can be claimed. Drift {drift:+.2} %.</p>\
          <p>The winner passed {cases} cases in a fresh process; its largest error against fp64 is {error:.1e}, \
@@ -92,9 +105,10 @@ fn claims(outcome: &Outcome) -> String {
     let rows = outcome.claims.iter().map(|claim| {
         let cold = claim.cold.as_ref().map(words::interval).unwrap_or_default();
         let level = format!("{:.1} %", 100.0 * claim.level);
-        vec![escape(&claim.against), words::interval(&claim.ratio), cold, level, words::finding(claim).to_owned()]
+        let numbers = [words::interval(&claim.ratio), cold, level].map(|text| unbroken(&text));
+        [in_words(&claim.against), words::finding(claim).to_owned()].into_iter().chain(numbers).collect()
     });
-    let table = table(&["winner against", "ratio of times", "ratio, cold", "level", ""], rows);
+    let table = table(&["winner against", "", "ratio of times", "ratio, cold", "level"], rows);
     let note = "<p>On fresh samples, from sittings in fresh processes. A ratio below 1 means the winner is faster; the \
                 first incumbent was timed in turns with it, others before and after.</p>";
     section("Claims", &format!("{table}{note}"))
@@ -112,11 +126,7 @@ fn convergence(outcome: &Outcome) -> String {
     for number in (0..=trials.len()).step_by((trials.len() / 9).max(1)) {
         plot.tick_x(number as f64, &number.to_string());
     }
-    for (peer, us) in peers {
-        let recorded = peer.recorded.as_ref().map(|when| format!(" ({when})")).unwrap_or_default();
-        plot.line(&[(0.0, us), (last, us)], "peer");
-        plot.text(last, us, "end", &format!("{} {us:.2} us{recorded}", peer.name));
-    }
+    peers.clone().for_each(|(_, us)| plot.line(&[(0.0, us), (last, us)], "peer"));
     let mut best = f64::INFINITY;
     let mut steps = Vec::new();
     for (i, trial) in trials.iter().enumerate() {
@@ -133,11 +143,18 @@ fn convergence(outcome: &Outcome) -> String {
         let title = format!("#{} {:.2} us {}", trial.number, trial.us, trial.candidate());
         plot.dot(i as f64 + 1.0, trial.us, trial.variant.family().name(), &title);
     }
-    let families: String =
-        spec::Family::ALL.iter().map(|family| format!("<span class='key {family}'>{family}</span> ")).collect();
+    plot.labels(peers.clone().map(|(peer, us)| (us, format!("{} {us:.2} us", peer.name))).collect());
+    let families: BTreeSet<&str> = trials.iter().map(|trial| trial.variant.family().name()).collect();
+    let mut keys: String =
+        families.iter().map(|family| format!("<span class='key {family}'>{family}</span> ")).collect();
+    keys += "<span class='key best'>best so far</span>";
+    if peers.clone().count() > 0 {
+        keys += " <span class='key peer'>others</span>";
+    }
+    let recorded: BTreeSet<&str> = peers.filter_map(|(peer, _)| peer.recorded.as_deref()).collect();
+    let recorded: String = recorded.iter().map(|when| format!("; others as recorded {}", escape(when))).collect();
     format!(
-        "{}<p class='keys'>{families}<span class='key best'>best so far</span> \
-         <span class='key peer'>others</span> &middot; microseconds over trials</p>",
+        "{}<p class='keys'>{keys} &middot; microseconds over trials{recorded}</p>",
         plot.finish("time of each trial and the best so far")
     )
 }
@@ -162,7 +179,9 @@ fn elites(outcome: &Outcome) -> String {
         let lineage = if ancestors.is_empty() {
             String::new()
         } else {
-            format!("<details><summary>{} ancestors</summary><ul>{ancestors}</ul></details>", seen.len() - 1)
+            let count = seen.len() - 1;
+            let noun = if count == 1 { "ancestor" } else { "ancestors" };
+            format!("<details><summary>{count} {noun}</summary><ul>{ancestors}</ul></details>")
         };
         let tflops = words::tflops(outcome, trial.us);
         let genes = escape(&trial.candidate().to_string());
@@ -178,18 +197,18 @@ fn effects(outcome: &Outcome) -> String {
     }
     let low = shown.iter().map(|effect| effect.ratio.low).fold(0.95, f64::min);
     let high = shown.iter().map(|effect| effect.ratio.high).fold(1.05, f64::max);
-    // The names take the left third of the axis.
-    let from = low - (high - low) / 2.0;
-    let mut plot = Plot::new([from, high], [0.0, shown.len() as f64], false, 44.0 + 20.0 * shown.len() as f64);
+    let mut plot = Plot::new([low, high], [0.0, shown.len() as f64], false, 44.0 + 34.0 * shown.len() as f64);
     plot.line(&[(1.0, 0.0), (1.0, shown.len() as f64)], "one");
     for tick in [low, 1.0, high] {
         plot.tick_x(tick, &format!("{tick:.2}"));
     }
     for (i, effect) in shown.iter().enumerate() {
-        let y = (shown.len() - i) as f64 - 0.5;
+        // The name stands above the interval, so that both have the whole width.
+        let top = (shown.len() - i) as f64;
+        let y = top - 0.7;
         let Effect { family, gene, value, trials, ratio } = effect;
         let class = family.name();
-        plot.text(from, y - 0.35, "start", &format!("{family} {}={value} ({trials})", gene.name()));
+        plot.text(low, top - 0.45, &format!("{family} {}={value} ({trials})", gene.name()));
         plot.line(&[(ratio.low, y), (ratio.high, y)], class);
         plot.dot(ratio.estimate, y, class, &words::interval(ratio));
     }
@@ -201,11 +220,10 @@ fn effects(outcome: &Outcome) -> String {
 }
 
 fn rules(outcome: &Outcome) -> String {
-    if outcome.rules.is_empty() {
-        return String::new();
-    }
-    let rules: String = outcome.rules.iter().map(|rule| format!("<li>{}</li>", escape(&rule.text))).collect();
-    format!("<ul>{rules}</ul>")
+    let earlier = words::earlier(outcome).map(|text| format!("from earlier measurements: {text}"));
+    let rules = outcome.rules.iter().map(|rule| rule.text.clone());
+    let rules: String = earlier.into_iter().chain(rules).map(|text| format!("<li>{}</li>", escape(&text))).collect();
+    if rules.is_empty() { rules } else { format!("<ul>{rules}</ul>") }
 }
 
 fn refusals(outcome: &Outcome) -> String {
@@ -229,9 +247,9 @@ fn trials(outcome: &Outcome) -> String {
             trial.number.to_string(),
             trial.generation.to_string(),
             format!("{:.2}", trial.us),
-            words::interval(&trial.ratio),
+            unbroken(&words::interval(&trial.ratio)),
             registers,
-            escape(&words::origin(outcome, trial)),
+            in_words(&words::origin(outcome, trial)),
             format!("<code>{}</code>", escape(&trial.candidate().to_string())),
         ]
     });
@@ -249,7 +267,7 @@ fn environment(outcome: &Outcome) -> String {
         fact("uuid", run.device.uuid.clone()),
         fact("compiler", run.toolchain.clone()),
         fact("space", format!("{} variants, {}", outcome.space_size, run.space)),
-        fact("strategy", format!("{:?}, seed {}", settings.strategy, settings.seed)),
+        fact("strategy", format!("{}, seed {}", settings.strategy.name(), settings.seed)),
         fact("trials", format!("{} of {}", outcome.budget.spent, outcome.budget.trials)),
         fact(
             "rounds",

@@ -66,6 +66,9 @@ pub fn table(outcome: &Outcome, report: &str) -> String {
         &format!("{} of {}, from {} variants", outcome.budget.spent, outcome.budget.trials, outcome.space_size),
     );
     line("cost no trial", &free);
+    if let Some(text) = words::earlier(outcome) {
+        line("learnt from", &text);
+    }
     for note in outcome.peers.notes.iter().chain(&outcome.notes) {
         line("note", note);
     }

@@ -5,6 +5,7 @@ use spec::Variant;
 use crate::{
     evolve::{
         claims::{Claim, Finding},
+        earlier::Lesson,
         outcome::{Execution, Outcome, Overturned},
         trial::{Operator, Trial},
     },
@@ -30,7 +31,7 @@ pub(super) fn finding(claim: &Claim) -> &'static str {
 /// What selection chose and fresh samples did not bear out.
 pub(super) fn overturned(outcome: &Outcome) -> Option<String> {
     let Overturned { number, claim } = outcome.overturned.as_ref()?;
-    let variant = outcome.trial(*number).map(|trial| trial.variant.to_string()).unwrap_or_default();
+    let variant = outcome.trial(*number).map(|trial| trial.candidate().to_string()).unwrap_or_default();
     Some(format!(
         "selection chose trial {number}, {variant}, but fresh samples show it slower than the first incumbent ({}): \
          the first incumbent is the winner",
@@ -73,6 +74,21 @@ pub(super) fn origin(outcome: &Outcome, trial: &Trial) -> String {
             all
         },
     )
+}
+
+/// The files that a run or a comparison learnt from beforehand; `None` if there were none.
+pub(super) fn lessons(lessons: &[Lesson]) -> Option<String> {
+    let lesson =
+        |Lesson { file, problem, gpu, times, .. }: &Lesson| format!("{file} ({times} variants of {problem} on {gpu})");
+    let all: Vec<String> = lessons.iter().map(lesson).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// What was learnt beforehand, and how far it held.
+pub(super) fn earlier(outcome: &Outcome) -> Option<String> {
+    let lessons = lessons(&outcome.run.learnt_from)?;
+    let weight = 100.0 * outcome.earlier_weight.unwrap_or_default();
+    Some(format!("{lessons}; {weight:.0} % of the differences found there hold here"))
 }
 
 /// What ran on the CPU machine, and the first that failed there.

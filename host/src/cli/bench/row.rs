@@ -1,11 +1,21 @@
 //! A line of results, in the form that peers' timings are kept in too.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use spec::{Dtype, Mask, Problem};
 
 /// One shape. What did not run has an error in the place of its times.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Row {
+    #[serde(flatten)]
+    pub(super) shape: Shape,
+    pub(super) backend: String,
+    #[serde(flatten)]
+    pub(super) result: Outcome,
+}
+
+/// What tells shapes apart.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Shape {
     b: u32,
     hq: u32,
     hk: u32,
@@ -13,17 +23,44 @@ pub(super) struct Row {
     sk: u32,
     d: u32,
     causal: bool,
-    dtype: &'static str,
-    backend: String,
-    #[serde(flatten)]
-    result: Outcome,
+    pub(super) dtype: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Outcome {
+pub(super) enum Outcome {
     Times { hot_us: f64, cold_us: f64, tflops: f64, max_err: f64 },
     Error { error: String },
+}
+
+impl Outcome {
+    /// Hot time in microseconds, if it ran.
+    pub(super) fn hot_us(&self) -> Option<f64> {
+        match self {
+            Self::Times { hot_us, .. } => Some(*hot_us),
+            Self::Error { .. } => None,
+        }
+    }
+}
+
+impl Shape {
+    pub(super) fn of(problem: &Problem) -> Self {
+        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, dtype, mask, .. } = *problem;
+        let dtype = match dtype {
+            Dtype::F16 => "float16",
+            Dtype::Bf16 => "bfloat16",
+        };
+        Self {
+            b: batch,
+            hq: heads_q,
+            hk: heads_kv,
+            sq: seqlen_q,
+            sk: seqlen_kv,
+            d: head_dim_qk,
+            causal: mask != Mask::Full,
+            dtype: dtype.to_owned(),
+        }
+    }
 }
 
 /// What was measured: medians in microseconds, and the largest error against fp64 on the rows that were looked at.
@@ -44,31 +81,12 @@ impl Row {
             tflops: rounded(nominal_flops(problem) / hot_us / 1e6, 1e1),
             max_err,
         };
-        Self::new(problem, variant, result)
+        Self { shape: Shape::of(problem), backend: variant, result }
     }
 
     /// Why nothing was measured.
     pub(super) fn failed(problem: &Problem, error: String) -> Self {
-        Self::new(problem, "none".to_owned(), Outcome::Error { error })
-    }
-
-    fn new(problem: &Problem, backend: String, result: Outcome) -> Self {
-        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, dtype, mask, .. } = *problem;
-        Self {
-            b: batch,
-            hq: heads_q,
-            hk: heads_kv,
-            sq: seqlen_q,
-            sk: seqlen_kv,
-            d: head_dim_qk,
-            causal: mask != Mask::Full,
-            dtype: match dtype {
-                Dtype::F16 => "float16",
-                Dtype::Bf16 => "bfloat16",
-            },
-            backend,
-            result,
-        }
+        Self { shape: Shape::of(problem), backend: "none".to_owned(), result: Outcome::Error { error } }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A program outside is asked first. What it does not name is chosen by a strategy of our own, so that a run goes on
 //! whatever the program does.
 
-use std::{process::Command, time::Duration};
+use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 
@@ -30,18 +30,16 @@ impl External {
         Self { proposer, own, child: None }
     }
 
-    fn answer(&mut self, context: &Context<'_>, count: usize) -> Result<Reply, String> {
+    fn answer(&mut self, context: &Context<'_>, count: usize, patience: Duration) -> Result<Reply, String> {
         let mut child = match self.child.take() {
             Some(child) => child,
             None => {
-                let mut command = Command::new("sh");
-                command.arg("-c").arg(format!("exec {}", self.proposer.command));
-                Child::start(command, END).map_err(|error| format!("cannot be started: {error}"))?
+                Child::start_line(&self.proposer.command, END).map_err(|error| format!("cannot be started: {error}"))?
             }
         };
         let request = serde_json::to_vec(&Request::new(context, count)).map_err(|error| error.to_string())?;
         child.say(request);
-        let line = child.line(Duration::from_secs(self.proposer.seconds)).map_err(|silence| {
+        let line = child.line(patience).map_err(|silence| {
             child.kill();
             match silence {
                 Silence::Late(patience) => format!("gave no answer within {} s", patience.as_secs()),
@@ -71,7 +69,14 @@ impl Strategy for External {
 
 impl Outside for External {
     /// A program that fails is started again for the next question.
-    fn ask(&mut self, context: &Context<'_>, count: usize) -> Reply {
-        self.answer(context, count).unwrap_or_else(Reply::failed)
+    fn ask(&mut self, context: &Context<'_>, count: usize, deadline: Option<Instant>) -> Option<Reply> {
+        let limit = Duration::from_secs(self.proposer.seconds);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match self.answer(context, count, left.map_or(limit, |left| left.min(limit))) {
+            Ok(reply) => Some(reply),
+            // It was not given the time it may take.
+            Err(_) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => None,
+            Err(why) => Some(Reply::failed(why)),
+        }
     }
 }

@@ -4,7 +4,7 @@
 use rand::{RngExt, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Context, Strategy, distinct, promising};
+use super::{Context, Strategy, distinct, informed, promising};
 use crate::evolve::{
     genome,
     trial::{Operator, Proposal},
@@ -21,6 +21,10 @@ impl Strategy for Full {
     fn propose(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
         let pool = distinct(context.tried, POOL.max(count), |tried| offspring(context, tried, rng));
         promising(pool, context, count, rng)
+    }
+
+    fn open(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
+        informed(context, count, rng)
     }
 }
 

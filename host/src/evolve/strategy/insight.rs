@@ -2,23 +2,17 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::{Context, Strategy, distinct, promising};
-use crate::evolve::{
-    genome,
-    trial::{Operator, Proposal},
-};
-
-/// Draws to choose from.
-const POOL: usize = 256;
+use super::{Context, Strategy, draws, informed};
+use crate::evolve::trial::Proposal;
 
 pub(super) struct Insight;
 
 impl Strategy for Insight {
     fn propose(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
-        let pool = distinct(context.tried, POOL.max(count), |tried| {
-            let variant = genome::fresh(context.space, tried, rng)?;
-            Some(Proposal { variant, operator: Operator::Draw, parents: vec![] })
-        });
-        promising(pool, context, count, rng)
+        draws(context, count, rng)
+    }
+
+    fn open(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
+        informed(context, count, rng)
     }
 }

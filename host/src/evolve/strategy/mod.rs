@@ -1,6 +1,6 @@
 //! How the next candidates are chosen: which of task, earlier solutions and insights a strategy uses.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
 pub(super) use external::External;
 use rand_chacha::ChaCha8Rng;
@@ -50,9 +50,7 @@ pub trait Strategy {
 
     /// The first generation, besides the first incumbent: by default a spread over the space.
     fn open(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
-        let incumbents: Vec<Variant> = context.tried.iter().copied().collect();
-        let spread = genome::spread(context.space, &incumbents, count, rng);
-        spread.into_iter().map(|variant| Proposal { variant, operator: Operator::Spread, parents: vec![] }).collect()
+        spread(context, count, rng)
     }
 
     /// Somebody outside this program who is asked first, if there is one. Its answers are written into the journal, since
@@ -64,8 +62,9 @@ pub trait Strategy {
 
 /// Names candidates from outside this program.
 pub trait Outside {
-    /// Asks for `count` candidates. Whatever happens there is an answer, within the time that was agreed.
-    fn ask(&mut self, context: &Context<'_>, count: usize) -> Reply;
+    /// Asks for `count` candidates. Whatever happens there is an answer, within the time that was agreed; `None` if the
+    /// deadline comes first.
+    fn ask(&mut self, context: &Context<'_>, count: usize, deadline: Option<Instant>) -> Option<Reply>;
 }
 
 /// The strategies there are.
@@ -96,6 +95,11 @@ impl Kind {
         }
     }
 
+    /// Whether it goes by insights.
+    pub const fn learns(self) -> bool {
+        matches!(self, Self::Insight | Self::Full)
+    }
+
     /// The strategy.
     pub fn strategy(self) -> Box<dyn Strategy> {
         match self {
@@ -106,6 +110,30 @@ impl Kind {
             Self::Exhaustive => Box::new(exhaustive::Exhaustive),
         }
     }
+}
+
+/// Members far from the first incumbent and from each other.
+fn spread(context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
+    let incumbents: Vec<Variant> = context.tried.iter().copied().collect();
+    let spread = genome::spread(context.space, &incumbents, count, rng);
+    spread.into_iter().map(|variant| Proposal { variant, operator: Operator::Spread, parents: vec![] }).collect()
+}
+
+/// The first generation of whoever goes by insights: those of earlier measurements, where there are any.
+fn informed(context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
+    if context.insights.know_of_earlier() { draws(context, count, rng) } else { spread(context, count, rng) }
+}
+
+/// Draws to choose from.
+const DRAWS: usize = 256;
+
+/// Draws from the space, of which those are taken that the insights speak for.
+fn draws(context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
+    let pool = distinct(context.tried, DRAWS.max(count), |tried| {
+        let variant = genome::fresh(context.space, tried, rng)?;
+        Some(Proposal { variant, operator: Operator::Draw, parents: vec![] })
+    });
+    promising(pool, context, count, rng)
 }
 
 /// Calls `make` until it gave `count` different proposals or none; each call sees what was taken before.
