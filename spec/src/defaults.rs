@@ -1,6 +1,6 @@
 //! Variants to take where nobody has measured which is the fastest.
 
-use crate::{Align, BlockOrder, DeviceLimits, Family, Gene, Mask, Problem, Variant, legal};
+use crate::{BlockOrder, DeviceLimits, Family, Gene, Mask, Problem, Variant, legal};
 
 /// Query rows below which a block of the `wgmma` family would be mostly empty.
 const WGMMA_ROWS: u32 = 64;
@@ -9,25 +9,24 @@ const WGMMA_ROWS: u32 = 64;
 ///
 /// The last one is always of the most portable family; it fits whatever any variant fits.
 pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item = Variant> + use<> {
-    let tiles =
-        u64::from(problem.seqlen_q.div_ceil(WGMMA_ROWS)) * u64::from(problem.batch) * u64::from(problem.heads_q);
-    // One block for each query tile leaves multiprocessors idle, or rows of tiles empty: share the keys out instead.
-    let short = problem.seqlen_q < WGMMA_ROWS || tiles < u64::from(limits.multiprocessors);
+    // One block for each query tile leaves multiprocessors idle (half of them, where a block's own products are as fast as
+    // Hopper's), or rows of tiles empty: share the keys out instead.
+    let busy = tiles(problem, WGMMA_ROWS) * if Family::Wgmma.runs_on(limits.sm) { 2 } else { 1 };
+    let short = problem.seqlen_q < WGMMA_ROWS || busy < u64::from(limits.multiprocessors);
     let first = if short {
         let early = u16::from(limits.sm.launches_early());
         [mma_split(problem, 128, 1, early), mma_split(problem, 64, 2, early), mma_split(problem, 64, 1, early)]
     } else {
-        [wgmma(problem), None, None]
+        [wgmma(problem, limits), None, None]
     };
     let [a, b, c] = first;
     // The smallest tiles of the most portable family fit every GPU and any strides.
     let candidates = [a, b, c, mma(64), mma(32), Some(Variant::smallest(Family::Tiled))];
     let (problem, limits) = (*problem, *limits);
-    let order = order(&problem);
     candidates
         .into_iter()
         .flatten()
-        .filter_map(move |variant| variant.with(Gene::BlockOrder, order as u16))
+        .filter_map(move |variant| variant.with(Gene::BlockOrder, order(&problem, &variant, &limits) as u16))
         .filter(move |variant| legal(&problem, variant, &limits).is_ok())
 }
 
@@ -36,21 +35,39 @@ fn variant(family: Family, genes: &[(Gene, u16)]) -> Option<Variant> {
     genes.iter().try_fold(Variant::smallest(family), |variant, (gene, value)| variant.with(*gene, *value))
 }
 
-/// Three consumers and as wide a key tile as their registers hold: they cover each other's softmax without overlap, and a
-/// persistent block covers the start of the next query tile. Wider heads leave room for two consumers only.
-fn wgmma(problem: &Problem) -> Option<Variant> {
-    let (tile_q, tile_kv, three) = match problem.head_dim_qk.max(problem.head_dim_v) {
-        ..=64 => (192, 128, 1),
-        65..=96 => (128, 128, 0),
-        97..=128 => (192, 112, 1),
-        _ => (128, 112, 0),
+/// Query tiles of `rows` rows over all batch entries and heads.
+fn tiles(problem: &Problem, rows: u32) -> u64 {
+    u64::from(problem.seqlen_q.div_ceil(rows)) * u64::from(problem.batch) * u64::from(problem.heads_q)
+}
+
+/// As many query rows a block as leave no multiprocessor idle, then as wide a key tile as registers hold beside them. Short
+/// sequences want narrow tiles and many stages instead: their keys are on the way while the last rows are written.
+fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
+    let multiprocessors = u64::from(limits.multiprocessors);
+    let fills = |rows| tiles(problem, rows) * 4 >= multiprocessors * 3;
+    let causal = problem.mask != Mask::Full;
+    let (tile_q, tile_kv, stages, persistent) = match problem.head_dim_qk.max(problem.head_dim_v) {
+        ..=64 if problem.seqlen_q >= 1024 && fills(192) && tiles(problem, 192) >= multiprocessors => {
+            (192, 112, 2, true)
+        }
+        ..=64 if fills(128) => (128, 128, 4, true),
+        65..=128 if problem.seqlen_q > 1024 && fills(128) => (128, 128, 2, !causal),
+        65..=128 if fills(128) => (128, 64, 4, true),
+        ..=128 => (64, 128, 2, false),
+        _ if fills(128) => (128, 64, 2, false),
+        _ => (64, 64, 2, false),
     };
     let genes = [
         (Gene::TileQ, tile_q),
         (Gene::TileKv, tile_kv),
-        (Gene::Stages, 2),
-        (Gene::Overlap, 1 - three),
-        (Gene::Persistent, three),
+        (Gene::Stages, stages),
+        (Gene::Overlap, 1),
+        (Gene::LazyRescale, 2),
+        (Gene::Persistent, u16::from(persistent)),
+        (
+            Gene::EarlyLaunch,
+            u16::from(limits.sm.launches_early() && tiles(problem, tile_q.into()) < 2 * multiprocessors),
+        ),
     ];
     variant(Family::Wgmma, &genes)
 }
@@ -84,10 +101,16 @@ fn mma(tile_kv: u16) -> Option<Variant> {
     variant(Family::Mma, &genes)
 }
 
-const fn order(problem: &Problem) -> BlockOrder {
+/// Under a causal mask the longest work first. Persistent blocks are dealt theirs beforehand: there, two tiles that are
+/// always as much work together, if all blocks have several.
+fn order(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> BlockOrder {
+    let tile_q = variant.value(Gene::TileQ);
+    let even = problem.seqlen_q.div_ceil(tile_q).is_multiple_of(2);
+    let many = tiles(problem, tile_q) >= 4 * u64::from(limits.multiprocessors);
     match problem.mask {
         Mask::Full => BlockOrder::TilesFirst,
-        Mask::Causal(Align::TopLeft | Align::BottomRight) => BlockOrder::GroupsLongestFirst,
+        Mask::Causal(_) if variant.value(Gene::Persistent) == 1 && even && many => BlockOrder::Folded,
+        Mask::Causal(_) => BlockOrder::GroupsLongestFirst,
     }
 }
 

@@ -54,7 +54,8 @@ pub enum Gene {
     Overlap,
     /// 1: two warpgroups take turns, one in the softmax while the other's products run.
     PingPong,
-    /// 0: rescale O every step; 1: only if a row of the warp found a new maximum.
+    /// 0: rescale O every step; 1: only if a row of the warp found a new maximum; 2: only if a probability relative to the
+    /// maxima known before is large, and look for new maxima only then.
     LazyRescale,
     /// Blocks of one multiprocessor the compiler must leave registers for (`.minnctapersm`).
     BlocksPerSm,

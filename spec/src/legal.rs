@@ -453,6 +453,10 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
         if tile_q != 64 || overlap != 0 {
             return Err(Illegal::Together { gene: Gene::KvSplit, needs: "tile_q=64 and overlap=0" });
         }
+        // A group has a few key tiles only: too few for that to pay.
+        if variant.value(Gene::LazyRescale) == 2 {
+            return Err(Illegal::Together { gene: Gene::LazyRescale, needs: "kv_split=1 for lazy_rescale=2" });
+        }
         WgmmaSplitLayout::new(tile_q, tile_kv, qk, v, stages, groups, cluster).bytes
     };
     // Scores and outputs of 64 rows over 128 threads; with overlap the last step's probabilities too, packed.

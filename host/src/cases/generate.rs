@@ -16,9 +16,11 @@ impl Inputs {
     pub fn generate(&self, problem: &Problem) -> Result<Tensors, CaseError> {
         let mut tensors = Tensors::unset(problem)?;
         let Tensors { q, k, v } = &mut tensors;
-        self.fill(q, 0, |rng, _, row, values| self.query(problem, rng, row, values));
-        self.fill(k, 1, |rng, first, row, values| self.key(problem, rng, first, row, values));
-        self.fill(v, 2, |rng, _, row, values| self.value(problem, rng, row, values));
+        rayon::scope(|scope| {
+            scope.spawn(|_| self.fill(q, 0, |rng, _, row, values| self.query(problem, rng, row, values)));
+            scope.spawn(|_| self.fill(k, 1, |rng, first, row, values| self.key(problem, rng, first, row, values)));
+            scope.spawn(|_| self.fill(v, 2, |rng, _, row, values| self.value(problem, rng, row, values)));
+        });
         Ok(tensors)
     }
 

@@ -34,7 +34,9 @@ impl Answers {
     ///
     /// The inputs cannot be made.
     pub fn to(&mut self, case: &Case) -> Result<Arc<Answer>, CaseError> {
-        if let Some((_, answer)) = self.kept.iter().find(|(kept, _)| kept == case) {
+        // Whatever it is called: working it out again for a large problem takes seconds.
+        let same = |kept: &Case| kept.problem == case.problem && kept.inputs == case.inputs;
+        if let Some((_, answer)) = self.kept.iter().find(|(kept, _)| same(kept)) {
             return Ok(Arc::clone(answer));
         }
         let tensors = case.inputs.generate(&case.problem)?;

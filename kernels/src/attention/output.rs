@@ -3,7 +3,7 @@
 use spec::layout::{CHUNK, panels};
 
 use super::{Loader, RowState, Scale, Work, across_quad};
-use crate::gpu::{Element, Shared, sync_warp};
+use crate::gpu::{Element, Shared, opaque, sync_warp};
 use crate::tile::{Lane, SharedTile};
 
 /// Completes the sums of a fragment's two rows over the lanes that share them.
@@ -57,6 +57,8 @@ pub fn store_output_rows<E: Element, const N: usize>(
     staging: Shared,
     lane: Lane,
 ) {
+    // Or its addresses would take up registers from one tile to the next.
+    let lane = Lane::of(opaque(lane.index()));
     let tile = SharedTile::new(staging, panels(1, head_dim_v), true);
     let mut half = 0;
     while half < 2 {

@@ -18,7 +18,7 @@ use crate::attention::{
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
-    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers,
+    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers, opaque,
     overlap_grids, publish_mbarriers, shrink_registers, sync_block, sync_group, sync_warp, thread_index, uniform,
 };
 use crate::tile::Lane;
@@ -228,10 +228,11 @@ impl Tiles {
         Self { next: block_index() * run, end: args.tiles_q * args.heads_total, run, parity: 1 }
     }
 
-    /// The next tile, and how many steps it takes.
+    /// The next tile's number, what it is, and how many steps it takes.
     #[inline(always)]
-    fn take<G: Genes>(&mut self, args: &AttentionArgs) -> (Work, u32) {
-        let work = Work::of(self.next, args, G::TILE_Q);
+    fn take<G: Genes>(&mut self, args: &AttentionArgs) -> (u32, Work, u32) {
+        let number = self.next;
+        let work = Work::of(number, args, G::TILE_Q);
         if G::PERSISTENT {
             self.next += 1;
             if self.next.is_multiple_of(self.run) {
@@ -239,7 +240,7 @@ impl Tiles {
             }
         }
         self.parity ^= 1;
-        (work, work.keys().div_ceil(G::TILE_KV))
+        (number, work, work.keys().div_ceil(G::TILE_KV))
     }
 
     #[inline(always)]
@@ -254,7 +255,7 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
     let mut tiles = Tiles::of_this_block::<G>(args);
     let mut slot = Slot::FIRST;
     loop {
-        let (work, steps) = tiles.take::<G>(args);
+        let (_, work, steps) = tiles.take::<G>(args);
         // The first K and V go ahead of Q, whose place is free only when the tile before has all its scores.
         let ahead = if G::PERSISTENT { steps.min(1) } else { 0 };
         let mut step = 0;
@@ -317,7 +318,7 @@ fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: 
     let mut tiles = Tiles::of_this_block::<G>(args);
     let mut count = 0;
     loop {
-        let (work, steps) = tiles.take::<G>(args);
+        let (number, work, steps) = tiles.take::<G>(args);
         block.q_full.at(consumer).wait(tiles.parity);
         let mut rows = Consumer::<G, KV16, V8> {
             block,
@@ -343,6 +344,8 @@ fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: 
             // The output goes where Q was, which another warp may still read.
             sync_group(3 + consumer, 128);
         }
+        // Worked out anew: where the output goes would take registers from the steps.
+        let work = Work::of(opaque(number), args, G::TILE_Q);
         let staging = block.o.at(rows.first_row * panels(1, G::HEAD_DIM_V));
         let first_row = rows.first_row;
         store_output_rows::<E, V8>(
