@@ -12,5 +12,6 @@ pub mod measure;
 pub mod oracle;
 pub mod record;
 pub mod report;
+pub mod shipped;
 pub mod tensor;
 pub mod verify;

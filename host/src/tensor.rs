@@ -84,11 +84,42 @@ impl Layout {
         let mut extent = u64::from(head_dim);
         for (size, stride) in [(batch, self.strides.batch), (seq, self.strides.seq), (heads, self.strides.head)] {
             let steps = u64::from(size).checked_sub(1).ok_or_else(refused)?;
-            let stride = u64::try_from(stride).map_err(|_| refused())?;
+            // Nobody steps along a dimension of one element, and tensor libraries leave anything as its stride.
+            let stride = if steps == 0 { 0 } else { u64::try_from(stride).map_err(|_| refused())? };
             extent = steps.checked_mul(stride).and_then(|n| n.checked_add(extent)).ok_or_else(refused)?;
         }
         let bytes = extent.checked_mul(self.element.bytes() as u64).filter(|n| *n > 0 && *n <= isize::MAX as u64);
         bytes.map(|_| extent as usize).ok_or_else(refused)
+    }
+
+    /// Whether two of its rows may share memory: whether some stride does not reach past what the smaller ones span.
+    pub(crate) fn overlaps(&self) -> bool {
+        let mut span = i64::from(self.shape[3]);
+        self.dimensions().into_iter().any(|(size, stride, _)| {
+            let overlaps = size > 1 && stride < span;
+            span = span.saturating_add(i64::from(size - 1).saturating_mul(stride));
+            overlaps
+        })
+    }
+
+    /// The strides of a contiguous tensor of this shape whose dimensions follow each other in memory as they do here.
+    pub(crate) fn strides_like(&self, shape: [u32; 4]) -> Strides {
+        let mut strides = [0; 3];
+        let mut stride = i64::from(shape[3]);
+        for (_, _, dimension) in self.dimensions() {
+            strides[dimension] = stride;
+            stride *= i64::from(shape[dimension]);
+        }
+        let [batch, seq, head] = strides;
+        Strides { batch, seq, head }
+    }
+
+    /// Size, stride and number of the first three dimensions, from the innermost outwards; those of one element come last.
+    fn dimensions(&self) -> [(u32, i64, usize); 3] {
+        let Self { shape: [batch, seq, heads, _], strides, .. } = *self;
+        let mut dimensions = [(heads, strides.head, 2), (seq, strides.seq, 1), (batch, strides.batch, 0)];
+        dimensions.sort_by_key(|(size, stride, _)| if *size > 1 { *stride } else { i64::MAX });
+        dimensions
     }
 
     /// Offsets of the rows, in elements, in the order of the shape.

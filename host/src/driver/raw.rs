@@ -8,7 +8,9 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-use cust::sys::{CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUmodule, CUstream};
+use cust::sys::{
+    CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUmodule, CUstream,
+};
 
 /// A `CUresult`.
 pub(super) type Code = u32;
