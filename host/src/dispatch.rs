@@ -12,7 +12,7 @@ use builder::{BuildError, PtxArtifact};
 use serde::{Deserialize, Serialize};
 use spec::{DeviceLimits, Family, Illegal, ParseError, Problem, Variant, defaults, legal};
 
-use crate::attention::{AttentionError, Kernels, geometry};
+use crate::attention::{AttentionError, Kernels, check_problem};
 use crate::record::file::{self, FileError};
 
 /// Version of the records' format.
@@ -268,6 +268,7 @@ pub fn choose<K: Kernels>(
     dispatch: Option<&Dispatch>,
     problem: &Problem,
 ) -> Result<Chosen<K::Artifact>, AttentionError> {
+    check_problem(limits, problem)?;
     match dispatch.ok_or(Refusal::NoRecords).and_then(|dispatch| follow(kernels, gpu, limits, dispatch, problem)) {
         Ok(chosen) => Ok(chosen),
         Err(refusal) => default(kernels, limits, problem, refusal),
@@ -282,6 +283,7 @@ pub fn choose_by_file<K: Kernels>(
     path: &Path,
     problem: &Problem,
 ) -> Result<Chosen<K::Artifact>, AttentionError> {
+    check_problem(limits, problem)?;
     match Dispatch::load(path, gpu) {
         Ok(dispatch) => choose(kernels, gpu, limits, Some(&dispatch), problem),
         Err(refusal) => default(kernels, limits, problem, refusal),
@@ -315,9 +317,7 @@ fn default<K: Kernels>(
     problem: &Problem,
     refusal: Refusal,
 ) -> Result<Chosen<K::Artifact>, AttentionError> {
-    // It fits whatever any variant fits, so that its refusal is the problem's own.
     let portable = Variant::smallest(Family::Tiled);
-    geometry(limits, problem, &portable)?;
     let mut missing = None;
     let chosen = |variant, artifact, missing: Option<(Variant, BuildError)>| {
         let choice = match missing {

@@ -12,7 +12,9 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use spec::{AttentionArgs, DeviceLimits, Gene, Kernel, LaunchGeometry, PlainMap, Problem, TensorMaps, Variant, legal};
+use spec::{
+    AttentionArgs, DeviceLimits, Family, Gene, Kernel, LaunchGeometry, PlainMap, Problem, TensorMaps, Variant, legal,
+};
 
 pub use self::error::AttentionError;
 pub use self::kernels::Kernels;
@@ -74,7 +76,6 @@ impl Attention {
         dispatch: Option<&Dispatch>,
         problem: &Problem,
     ) -> Result<Self, AttentionError> {
-        Layouts::of(problem).check()?;
         Self::from_chosen(
             gpu,
             kernels,
@@ -92,7 +93,6 @@ impl Attention {
         records: &Path,
         problem: &Problem,
     ) -> Result<Self, AttentionError> {
-        Layouts::of(problem).check()?;
         let chosen = dispatch::choose_by_file(kernels, gpu.name(), gpu.limits(), records, problem)?;
         Self::from_chosen(gpu, kernels, problem, chosen)
     }
@@ -319,6 +319,13 @@ impl fmt::Display for Explanation<'_> {
     }
 }
 
+/// That some variant can run the problem on the GPU; the refusal is the problem's own.
+pub(crate) fn check_problem(limits: &DeviceLimits, problem: &Problem) -> Result<(), AttentionError> {
+    // It fits whatever any variant fits.
+    geometry(limits, problem, &Variant::smallest(Family::Tiled))?;
+    Layouts::of(problem).check()
+}
+
 /// How a legal variant is launched.
 pub(crate) fn geometry(
     limits: &DeviceLimits,
@@ -366,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_kernel_of_other_sources_is_not_launched() {
-        let variant = Variant::smallest(spec::Family::Tiled);
+        let variant = Variant::smallest(Family::Tiled);
         let ptx = ".visible .entry attention(\n.param .align 8 .b8 attention_param_0[8]\n)\n{\n}";
         let error = check_interface(ptx, &variant.kernel(&Problem::SEED)).unwrap_err().to_string();
         assert!(error.contains("takes arguments of [8] B, this library passes ["), "{error}");
