@@ -92,6 +92,16 @@ impl Layout {
         bytes.map(|_| extent as usize).ok_or_else(refused)
     }
 
+    /// That there is one value of the right size for each place.
+    fn check_values<T>(&self, values: &[T]) -> Result<(), TensorError> {
+        let expected = self.extent()?;
+        if values.len() == expected && size_of::<T>() == self.element.bytes() {
+            return Ok(());
+        }
+        let (count, size) = (values.len(), size_of::<T>());
+        Err(TensorError::Values { expected, element: self.element, count, size })
+    }
+
     /// Whether two of its rows may share memory: whether some stride does not reach past what the smaller ones span.
     pub(crate) fn overlaps(&self) -> bool {
         let mut span = i64::from(self.shape[3]);
@@ -215,12 +225,15 @@ impl Tensor {
 
     /// Allocates a tensor of these values, which are in the order of memory, gaps included.
     pub fn of<T: NoUninit>(gpu: &Gpu, layout: Layout, values: &[T]) -> Result<Self, TensorError> {
-        let expected = layout.extent()?;
-        if values.len() != expected || size_of::<T>() != layout.element.bytes() {
-            let (count, size) = (values.len(), size_of::<T>());
-            return Err(TensorError::Values { expected, element: layout.element, count, size });
-        }
+        layout.check_values(values)?;
         Ok(Self { layout, buffer: Buffer::of(gpu, values)? })
+    }
+
+    /// Puts these values, in the order of memory, gaps included, in the place of its own; waits for earlier work of the GPU.
+    /// Recorded launches that read it find them.
+    pub fn set<T: NoUninit>(&mut self, values: &[T]) -> Result<(), TensorError> {
+        self.layout.check_values(values)?;
+        Ok(self.buffer.upload(0, values)?)
     }
 
     /// Its values in the order of memory, gaps included; waits for earlier work of the GPU.

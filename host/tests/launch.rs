@@ -57,7 +57,9 @@ static ALLOCATOR: Counting = Counting;
 
 type Outcome = Result<(), Failed>;
 
-const TESTS: &[(&str, fn() -> Outcome)] = &[
+type Test = fn() -> Outcome;
+
+const TESTS: &[(&str, Test)] = &[
     ("a_launch_allocates_nothing", a_launch_allocates_nothing),
     ("a_launch_passes_what_the_problem_says", a_launch_passes_what_the_problem_says),
     ("the_callers_context_stays_current", the_callers_context_stays_current),

@@ -59,6 +59,11 @@ impl Stream {
         &self.gpu
     }
 
+    /// The driver's handle, a `CUstream`, for calls of other libraries; it is live as long as the value.
+    pub fn handle(&self) -> *mut c_void {
+        self.raw().cast()
+    }
+
     /// Waits until all its work is done; reports what a kernel did wrong.
     pub fn synchronize(&self) -> Result<(), DriverError> {
         let _current = self.gpu.bind()?;
