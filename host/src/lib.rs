@@ -15,3 +15,6 @@ pub mod report;
 pub mod shipped;
 pub mod tensor;
 pub mod verify;
+
+/// For crates that depend on this one: what problems are made of, and where kernels come from.
+pub use {builder, spec};

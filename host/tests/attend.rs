@@ -24,8 +24,9 @@ fn inputs(case: &Case) -> TempDir {
 }
 
 fn write(path: &Path, tensors: &[(&str, FileDtype, Vec<usize>, &[u8])]) {
-    let views =
-        tensors.iter().map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
@@ -135,7 +136,7 @@ fn what_contradicts_itself_is_refused_and_the_output_left_as_it_was() {
 #[test]
 fn tensors_of_one_file_are_told_apart_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let bytes = vec![0; 2 * 8 * 2];
+    let bytes = [0; 2 * 8 * 2];
     let tensor = |name| (name, FileDtype::F16, vec![1, 2, 1, 8], &bytes[..]);
     write(&folder.path().join("all"), &[tensor("q"), tensor("keys"), tensor("v")]);
     let attend = |k: &str| {
