@@ -96,6 +96,15 @@ fn both_alignments_of_the_mask_and_rows_that_see_nothing() {
 }
 
 #[test]
+fn values_of_another_width_than_keys() {
+    for (qk, v) in [(16, 40), (48, 24)] {
+        let problem = Problem { head_dim_v: v, ..Problem::new(1, 2, 11, qk, Dtype::Bf16) };
+        check(problem.in_bshd(), &[]);
+        check(problem.in_bhsd(), &[]);
+    }
+}
+
+#[test]
 fn a_scale_of_ones_own() {
     let problem = Problem::new(1, 2, 12, 16, Dtype::F16);
     check(Problem { scale: Some(-0.5), ..problem }, &["--scale", "-0.5"]);

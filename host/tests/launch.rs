@@ -16,7 +16,7 @@ use host::shipped;
 use host::tensor::{Element, Layout, Tensor};
 use libloading::Library;
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{AttentionArgs, Dtype, Family, Problem, Strides};
+use spec::{AttentionArgs, Dtype, Family, Problem, Strides, Variant};
 
 /// Set where the recording driver is the driver.
 const WITH_DRIVER: &str = "EVOATTN_TEST_RECORDER";
@@ -288,6 +288,17 @@ fn a_bad_request_launches_nothing() -> Outcome {
         let named = matches!(refused, Err(AttentionError::Misaligned { tensor: name, .. }) if name == tensor);
         ensure(named, || format!("{tensor}: {refused:?}"))?;
     }
+    // Loads of one element take any place where an element may lie, but outputs are stored in pairs.
+    let variant = Variant::smallest(Family::Tiled);
+    let narrow = Attention::with_variant(&gpu, &shipped::catalog()?, &Problem::SEED, &variant)?;
+    let mut addresses = Addresses { q: ADDRESSES.q + 2, k: ADDRESSES.k + 6, v: ADDRESSES.v + 10, ..ADDRESSES };
+    narrow.arguments(&addresses)?;
+    addresses.o += 2;
+    let refused = narrow.arguments(&addresses);
+    ensure(matches!(refused, Err(AttentionError::Misaligned { tensor: "O", needed: 4, .. })), || {
+        format!("{refused:?}")
+    })?;
+
     let layouts = plan.layouts();
     let (q, k, v) = (Tensor::new(&gpu, layouts.q)?, Tensor::new(&gpu, layouts.k)?, Tensor::new(&gpu, layouts.v)?);
     let mut short = Tensor::new(&gpu, Layout::bshd([1, 256, 8, 64], Element::F16))?;

@@ -26,6 +26,8 @@ use crate::tensor::{Layout, Tensor};
 
 /// Bytes of the widest load a family without a gene for it uses.
 const WIDEST_LOAD: u64 = 16;
+/// Bytes of the narrowest store of O: its elements are stored in pairs at least.
+const NARROWEST_STORE: u64 = 4;
 
 /// Device addresses of a launch's tensors, laid out as [`Layouts::of`] the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,9 +192,10 @@ impl Attention {
     /// The kernel's arguments for tensors at these addresses; a caller that launches often on the same ones can keep them.
     pub fn arguments(&self, addresses: &Addresses) -> Result<Arguments, AttentionError> {
         let Addresses { q, k, v, o, lse } = *addresses;
-        for (tensor, address) in [("Q", q), ("K", k), ("V", v), ("O", o)] {
+        for (tensor, address) in [("Q", q), ("K", k), ("V", v)] {
             check_alignment(tensor, address, self.load_bytes)?;
         }
+        check_alignment("O", o, self.load_bytes.max(NARROWEST_STORE))?;
         if lse != 0 {
             check_alignment("LSE", lse, size_of::<f32>() as u64)?;
         }
