@@ -8,6 +8,8 @@ pub mod device;
 pub mod dispatch;
 pub mod driver;
 pub mod evolve;
+#[cfg(doctest)]
+mod guide;
 pub mod measure;
 pub mod oracle;
 pub mod record;
