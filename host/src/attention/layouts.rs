@@ -107,7 +107,9 @@ mod tests {
         let bshd = Problem { head_dim_v: 96, mask: Mask::Full, ..Problem::new(3, 6, 1, 40, Dtype::Bf16) }
             .with_seqlens(5, 7)
             .with_heads_kv(2);
-        for expected in [bshd, bshd.in_bhsd(), Problem { scale: Some(0.0), ..bshd }] {
+        let one_head = Problem::new(1, 1, 5, 40, Dtype::F16);
+        let scaled = Problem { scale: Some(0.0), ..bshd };
+        for expected in [bshd, bshd.in_bhsd(), scaled, one_head, one_head.in_bhsd()] {
             let Layouts { q, k, v, .. } = Layouts::of(&expected);
             assert_eq!(problem(&q, &k, &v, Mask::Full, expected.scale).unwrap(), expected);
         }

@@ -119,11 +119,11 @@ impl Layout {
         Strides { batch, seq, head }
     }
 
-    /// Size, stride and number of the first three dimensions, from the innermost outwards; those of one element come last.
+    /// Size, stride and number of the first three dimensions, from the innermost outwards.
     fn dimensions(&self) -> [(u32, i64, usize); 3] {
         let Self { shape: [batch, seq, heads, _], strides, .. } = *self;
         let mut dimensions = [(heads, strides.head, 2), (seq, strides.seq, 1), (batch, strides.batch, 0)];
-        dimensions.sort_by_key(|(size, stride, _)| if *size > 1 { *stride } else { i64::MAX });
+        dimensions.sort_by_key(|(_, stride, _)| *stride);
         dimensions
     }
 
