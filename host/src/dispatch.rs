@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use builder::{BuildError, PtxArtifact};
 use serde::{Deserialize, Serialize};
-use spec::{DeviceLimits, Family, Illegal, ParseError, Problem, Variant, defaults, legal};
+use spec::{DeviceLimits, Family, Illegal, ParseError, Problem, Strides, TensorStrides, Variant, defaults, legal};
 
 use crate::attention::{AttentionError, Kernels, check_problem};
 use crate::record::file::{self, FileError};
@@ -143,9 +143,9 @@ impl Dispatch {
         &self.entries
     }
 
-    /// The record of a problem.
+    /// The record of a problem, or of one that takes the same work: with another scale, or other strides where nobody steps.
     pub fn find(&self, problem: &Problem) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.problem == *problem)
+        self.entries.iter().find(|entry| work(&entry.problem) == work(problem))
     }
 
     /// Puts a record in the place of what was known of its problem.
@@ -154,6 +154,23 @@ impl Dispatch {
         self.entries.push(entry);
         self.entries.sort_by_cached_key(|entry| entry.problem.to_string());
     }
+}
+
+/// A problem without what changes its results or names, but not the work.
+fn work(problem: &Problem) -> Problem {
+    let mut work = Problem { scale: None, ..*problem };
+    let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, .. } = work;
+    let TensorStrides { q, k, v, o } = &mut work.strides;
+    for (strides, heads, seqlen) in
+        [(q, heads_q, seqlen_q), (k, heads_kv, seqlen_kv), (v, heads_kv, seqlen_kv), (o, heads_q, seqlen_q)]
+    {
+        let Strides { batch: b, seq, head } = strides;
+        // Tensor libraries leave anything as the stride of a dimension of one element.
+        for (stride, size) in [(b, batch), (seq, seqlen), (head, heads)] {
+            *stride = if size == 1 { 0 } else { *stride };
+        }
+    }
+    work
 }
 
 /// `NVIDIA H100 80GB HBM3` has its records in `nvidia-h100-80gb-hbm3.json`.
@@ -391,6 +408,16 @@ pub(crate) mod tests {
         let chosen = choose(&library, GPU, &LIMITS, Some(&dispatch), &Problem::SEED).unwrap();
         assert_eq!(chosen.variant, second);
         assert_eq!(chosen.choice.to_string(), "recorded with 4.50 us, driver 580.1, a test");
+    }
+
+    #[test]
+    fn scale_and_strides_of_one_element_do_not_matter() {
+        let dispatch = dispatch(&two()[0]);
+        let mut same = Problem { scale: Some(0.5), ..Problem::SEED };
+        (same.strides.q.batch, same.strides.v.batch) = (7, -1);
+        assert_eq!(dispatch.find(&same), dispatch.entries.first());
+        same.strides.q.seq += 8;
+        assert_eq!(dispatch.find(&same), None);
     }
 
     #[test]
