@@ -494,7 +494,7 @@ pub(crate) mod tests {
         let error = choose(&nothing, GPU, &LIMITS, None, &Problem::SEED).unwrap_err().to_string();
         assert!(error.contains(&first.kernel(&Problem::SEED).to_string()), "{error}");
         let odd = Problem::new(1, 1, 1, 65, spec::Dtype::F16);
-        assert!(matches!(choose(&nothing, GPU, &LIMITS, None, &odd), Err(AttentionError::Illegal { .. })));
+        assert!(matches!(choose(&nothing, GPU, &LIMITS, None, &odd), Err(AttentionError::Problem { .. })));
     }
 
     #[test]

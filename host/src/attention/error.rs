@@ -9,6 +9,14 @@ use crate::tensor::Layout;
 /// Why attention cannot be planned or launched. Nothing is then launched or written.
 #[derive(Debug, thiserror::Error)]
 pub enum AttentionError {
+    /// No variant can run the problem on the GPU.
+    #[error("{problem} cannot be run: {reason}")]
+    Problem {
+        /// What was asked.
+        problem: Box<Problem>,
+        /// Why not.
+        reason: Illegal,
+    },
     /// The variant does not fit the problem or the GPU.
     #[error("{variant} cannot run {problem}: {reason}")]
     Illegal {

@@ -1,7 +1,8 @@
 //! The public API: plan once, launch many times.
 //!
 //! A plan holds a compiled kernel and its launch geometry for one problem on one GPU. A launch only queues the kernel: it
-//! allocates nothing, waits for nothing, and needs no toolchain.
+//! allocates nothing, waits for nothing, and needs no toolchain. `docs/guide/` defines what is computed and shows how to launch
+//! beside other libraries.
 
 mod error;
 mod kernels;
@@ -54,7 +55,7 @@ pub struct Arguments {
     l2_window: Option<L2Window>,
 }
 
-/// A plan: how one problem is done on one GPU.
+/// A plan: how one problem is done on one GPU. Threads may share it; clones share the kernel.
 #[derive(Clone, Debug)]
 pub struct Attention {
     problem: Problem,
@@ -78,12 +79,8 @@ impl Attention {
         dispatch: Option<&Dispatch>,
         problem: &Problem,
     ) -> Result<Self, AttentionError> {
-        Self::from_chosen(
-            gpu,
-            kernels,
-            problem,
-            dispatch::choose(kernels, gpu.name(), gpu.limits(), dispatch, problem)?,
-        )
+        let chosen = dispatch::choose(kernels, gpu.name(), gpu.limits(), dispatch, problem)?;
+        Self::from_chosen(gpu, kernels, problem, chosen)
     }
 
     /// A plan by the variant that the dispatch records in a file name for this GPU. The file is verified first: records of
@@ -107,8 +104,8 @@ impl Attention {
         variant: &Variant,
     ) -> Result<Self, AttentionError> {
         // Before anything is compiled.
+        check_problem(gpu.limits(), problem)?;
         geometry(gpu.limits(), problem, variant)?;
-        Layouts::of(problem).check()?;
         let artifact = kernels.find(&variant.kernel(problem), gpu.limits().sm)?;
         Self::from_ptx(gpu, &kernels.ptx(&artifact)?, problem, variant)
     }
@@ -131,9 +128,8 @@ impl Attention {
 
     /// A plan by this variant with its kernel loaded.
     pub fn from_module(module: &Module, problem: &Problem, variant: &Variant) -> Result<Self, AttentionError> {
+        check_problem(module.gpu().limits(), problem)?;
         let geometry = geometry(module.gpu().limits(), problem, variant)?;
-        let layouts = Layouts::of(problem);
-        layouts.check()?;
         let function = module.function(builder::ptx::ENTRY)?;
         function.allow_shared(geometry.shared_bytes)?;
         let plan = Self {
@@ -142,7 +138,7 @@ impl Attention {
             choice: Choice::Given,
             geometry,
             load_bytes: variant.get(Gene::LoadBytes).map_or(WIDEST_LOAD, u64::from),
-            layouts,
+            layouts: Layouts::of(problem),
             function,
             last: Arc::default(),
         };
@@ -325,7 +321,8 @@ impl fmt::Display for Explanation<'_> {
 /// That some variant can run the problem on the GPU; the refusal is the problem's own.
 pub(crate) fn check_problem(limits: &DeviceLimits, problem: &Problem) -> Result<(), AttentionError> {
     // It fits whatever any variant fits.
-    geometry(limits, problem, &Variant::smallest(Family::Tiled))?;
+    legal(problem, &Variant::smallest(Family::Tiled), limits)
+        .map_err(|reason| AttentionError::Problem { problem: Box::new(*problem), reason })?;
     Layouts::of(problem).check()
 }
 
