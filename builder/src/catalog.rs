@@ -3,6 +3,7 @@
 //! `manifest.json` says what is in it and what it was made of; `<family>-<sm>.shard` holds modules one after the other,
 //! compressed as one, since kernels of a family are much alike. The same modules make the same bytes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use crate::files::{list, sha256, write_whole};
 use crate::store::{read_json, write_json};
 use crate::{BuildError, Facts, Store, ToolchainVersion};
 
+const MANIFEST: &str = "manifest.json";
 /// Number of the format of manifest and shards.
 const FORMAT: u32 = 1;
 /// Size of all shards together at most, in bytes: it is part of every clone.
@@ -26,8 +28,38 @@ const WINDOW_LOG: u32 = 27;
 /// The shipped PTX.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    folder: PathBuf,
+    files: Files,
     manifest: Manifest,
+}
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+enum Files {
+    Folder(PathBuf),
+    /// By name, inside the program.
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+impl Files {
+    /// How an error names a file.
+    fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(name),
+            Self::Embedded(_) => Path::new("the program's own catalog").join(name),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Cow<'static, [u8]>, BuildError> {
+        let path = self.path(name);
+        match self {
+            Self::Folder(_) => std::fs::read(&path).map(Cow::Owned).map_err(BuildError::io("read", &path)),
+            Self::Embedded(files) => files
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, bytes)| Cow::Borrowed(*bytes))
+                .ok_or_else(|| BuildError::Malformed { path, reason: "there is no such file".to_owned() }),
+        }
+    }
 }
 
 /// What a catalog was made of and holds.
@@ -90,13 +122,24 @@ impl Shard {
 impl Catalog {
     /// The catalog in this folder; `None` where there is none.
     pub fn open(folder: &Path) -> Result<Option<Self>, BuildError> {
-        let path = folder.join("manifest.json");
-        let Some(manifest) = read_json::<Manifest>(&path)? else { return Ok(None) };
+        let Some(manifest) = read_json::<Manifest>(&folder.join(MANIFEST))? else { return Ok(None) };
+        Self::of(Files::Folder(folder.to_owned()), manifest).map(Some)
+    }
+
+    /// The catalog whose files, by name, are part of the program.
+    pub fn embedded(files: &'static [(&'static str, &'static [u8])]) -> Result<Self, BuildError> {
+        let files = Files::Embedded(files);
+        let manifest = serde_json::from_slice(&files.read(MANIFEST)?);
+        let manifest = manifest.map_err(BuildError::malformed(&files.path(MANIFEST)))?;
+        Self::of(files, manifest)
+    }
+
+    fn of(files: Files, manifest: Manifest) -> Result<Self, BuildError> {
         if manifest.format != FORMAT {
             let reason = format!("format is {}; this program reads {FORMAT}", manifest.format);
-            return Err(BuildError::Malformed { path, reason });
+            return Err(BuildError::Malformed { path: files.path(MANIFEST), reason });
         }
-        Ok(Some(Self { folder: folder.to_owned(), manifest }))
+        Ok(Self { files, manifest })
     }
 
     /// What it was made of.
@@ -128,23 +171,45 @@ impl Catalog {
         Ok(found)
     }
 
+    /// The module of one of its entries for a target.
+    pub fn text(&self, entry: &Entry, sm: Sm) -> Result<String, BuildError> {
+        let holds = |shard: &&Shard| shard.sm == sm && shard.entries.contains(entry);
+        let shard = self.manifest.shards.iter().find(holds).ok_or_else(|| BuildError::Unavailable {
+            kernel: Box::new(entry.kernel),
+            sm,
+            reason: "the catalog does not have it".to_owned(),
+        })?;
+        self.module(shard, entry, &self.modules(shard)?).map(str::to_owned)
+    }
+
     fn unpack(&self, shard: &Shard, entries: &[&Entry], store: &Store) -> Result<(), BuildError> {
-        let path = self.folder.join(shard.file());
-        let malformed = |reason: &str| BuildError::Malformed { path: path.clone(), reason: reason.to_owned() };
-        let packed = std::fs::read(&path).map_err(BuildError::io("read", &path))?;
-        if sha256(&packed) != shard.sha256 {
-            return Err(malformed("its hash is not the one the manifest gives"));
-        }
-        let modules = zstd::decode_all(packed.as_slice()).map_err(BuildError::malformed(&path))?;
+        let modules = self.modules(shard)?;
         for entry in entries {
-            let text = modules
-                .get(entry.offset..entry.offset + entry.bytes)
-                .and_then(|bytes| std::str::from_utf8(bytes).ok())
-                .filter(|text| sha256(text.as_bytes()) == entry.sha256)
-                .ok_or_else(|| malformed(&format!("it does not hold {} where the manifest says", entry.kernel)))?;
-            store.put_ptx(text)?;
+            store.put_ptx(self.module(shard, entry, &modules)?)?;
         }
         Ok(())
+    }
+
+    /// All modules of a shard, one after the other.
+    fn modules(&self, shard: &Shard) -> Result<Vec<u8>, BuildError> {
+        let path = self.files.path(&shard.file());
+        let packed = self.files.read(&shard.file())?;
+        if sha256(&packed) != shard.sha256 {
+            let reason = "its hash is not the one the manifest gives".to_owned();
+            return Err(BuildError::Malformed { path, reason });
+        }
+        zstd::decode_all(&*packed).map_err(BuildError::malformed(&path))
+    }
+
+    fn module<'a>(&self, shard: &Shard, entry: &Entry, modules: &'a [u8]) -> Result<&'a str, BuildError> {
+        modules
+            .get(entry.offset..entry.offset + entry.bytes)
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .filter(|text| sha256(text.as_bytes()) == entry.sha256)
+            .ok_or_else(|| BuildError::Malformed {
+                path: self.files.path(&shard.file()),
+                reason: format!("it does not hold {} where the manifest says", entry.kernel),
+            })
     }
 
     /// Writes a catalog of these modules into `folder` in place of what is there. Returns the size of its shards in
@@ -179,7 +244,7 @@ impl Catalog {
         }
         let (sources, recipe, toolchain) = (sources.to_owned(), recipe.to_owned(), toolchain.clone());
         let manifest = Manifest { format: FORMAT, sources, recipe, toolchain, shards };
-        write_json(&folder.join("manifest.json"), &manifest)?;
+        write_json(&folder.join(MANIFEST), &manifest)?;
         for path in list(folder)? {
             let old = path.extension().is_some_and(|e| e == "shard") && !files.iter().any(|(new, _)| *new == path);
             if old {

@@ -230,6 +230,14 @@ fn malformed(item: &str, reason: &str) -> String {
     format!("`{}` {reason}", item.lines().next().unwrap_or_default())
 }
 
+/// Sizes of the entry point's parameters in a canonical module, in bytes.
+pub fn parameter_bytes(module: &str) -> Vec<usize> {
+    let after_entry = module.split_once(&format!(".entry {ENTRY}(")).map_or("", |(_, rest)| rest);
+    let parameters = after_entry.split_once(')').map_or("", |(parameters, _)| parameters);
+    let size = |parameter: &str| parameter.split_once('[')?.1.split_once(']')?.0.parse().ok();
+    parameters.split(',').filter_map(size).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +259,14 @@ mod tests {
     }
 
     const BODY: &str = "$L__BB1_3:\n\tmov.u64 %rd1, _RNx3PTR;\n\t// begin inline asm\n\tmov.u32 %r2, smem;\n\t@%p1 bra $L__BB1_3;\n\tret;\n";
+
+    #[test]
+    fn sizes_of_parameters_are_read() {
+        let module = ".visible .entry attention(\n.param .align 8 .b8 attention_param_0[176],\n\
+                      .param .align 64 .b8 attention_param_1[384]\n)\n{\nld.param.u64 %r1, [attention_param_0+8];\n}";
+        assert_eq!(parameter_bytes(module), [176, 384]);
+        assert!(parameter_bytes(&module.replace("attention(", "other(")).is_empty());
+    }
 
     #[test]
     fn an_entry_becomes_a_module_of_its_own() {

@@ -27,13 +27,16 @@ pub fn sample<T: Ord>(items: impl IntoIterator<Item = T>, count: usize, seed: u6
 }
 
 /// The kernels that a problem which nobody measured falls back to, for every head_dim and dtype: for long and for short
-/// sequences the one that should be fastest, and the one that fits any strides.
+/// sequences, for few queries and for K and V that several batch entries share the one that should be fastest, and the one
+/// that fits any strides.
 pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
     let head_dims = (8..=256).step_by(8);
     let mut kernels = Vec::new();
     for (head_dim, dtype) in head_dims.flat_map(|head_dim| Dtype::ALL.map(|dtype| (head_dim, dtype))) {
-        for (heads, seqlen) in [(64, 8192), (8, 512)] {
-            let problem = Problem::new(1, heads, seqlen, head_dim, dtype);
+        let long = Problem::new(2, 32, 8192, head_dim, dtype);
+        let mut shared = long;
+        (shared.strides.k.batch, shared.strides.v.batch) = (0, 0);
+        for problem in [long, shared, Problem::new(1, 8, 512, head_dim, dtype), long.with_seqlens(1, 8192)] {
             let variants: Vec<_> = spec::defaults(&problem, limits).collect();
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
         }
@@ -97,6 +100,19 @@ mod tests {
                     "{head_dim}: {families:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn few_queries_and_shared_keys_have_their_own() {
+        let limits = DeviceLimits::H100;
+        let kernels = defaults(&limits);
+        let decode = Problem::new(64, 32, 1, 128, Dtype::Bf16).with_seqlens(1, 4096).with_heads_kv(8);
+        let mut shared = Problem::new(4, 16, 4096, 64, Dtype::F16);
+        (shared.strides.k.batch, shared.strides.v.batch) = (0, 0);
+        for problem in [decode, shared] {
+            let first = spec::defaults(&problem, &limits).next().unwrap();
+            assert!(kernels.contains(&first.kernel(&problem)), "{problem}: {first}");
         }
     }
 

@@ -107,6 +107,7 @@ crate::trampoline::define! {
     cuStreamCreateWithPriority
     cuStreamDestroy_v2
     cuStreamEndCapture
+    cuStreamGetCtx
     cuStreamGetFlags
     cuStreamGetPriority
     cuStreamSetAttribute

@@ -8,11 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use builder::{BuildError, Library, PtxArtifact};
+use builder::{BuildError, PtxArtifact};
 use serde::{Deserialize, Serialize};
-use spec::{DeviceLimits, Family, Illegal, ParseError, Problem, Sm, Variant, defaults, legal};
+use spec::{DeviceLimits, Family, Illegal, ParseError, Problem, Strides, TensorStrides, Variant, defaults, legal};
 
-use crate::attention::{AttentionError, geometry};
+use crate::attention::{AttentionError, Kernels, check_problem};
 use crate::record::file::{self, FileError};
 
 /// Version of the records' format.
@@ -82,8 +82,13 @@ impl Dispatch {
     /// The records in a file.
     pub fn read(path: &Path) -> Result<Self, DispatchError> {
         let text = fs::read_to_string(path).map_err(|source| DispatchError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// The records in a text; errors name it by `path`.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, DispatchError> {
         let malformed = |reason| DispatchError::Malformed { path: path.to_owned(), reason };
-        let dispatch: Self = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        let dispatch: Self = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
         if dispatch.schema != SCHEMA {
             return Err(malformed(format!("its schema is {}; {SCHEMA} is understood", dispatch.schema)));
         }
@@ -138,9 +143,9 @@ impl Dispatch {
         &self.entries
     }
 
-    /// The record of a problem.
+    /// The record of a problem, or of one that takes the same work: with another scale, or other strides where nobody steps.
     pub fn find(&self, problem: &Problem) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.problem == *problem)
+        self.entries.iter().find(|entry| work(&entry.problem) == work(problem))
     }
 
     /// Puts a record in the place of what was known of its problem.
@@ -151,8 +156,25 @@ impl Dispatch {
     }
 }
 
+/// A problem without what changes its results or names, but not the work.
+fn work(problem: &Problem) -> Problem {
+    let mut work = Problem { scale: None, ..*problem };
+    let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, .. } = work;
+    let TensorStrides { q, k, v, o } = &mut work.strides;
+    for (strides, heads, seqlen) in
+        [(q, heads_q, seqlen_q), (k, heads_kv, seqlen_kv), (v, heads_kv, seqlen_kv), (o, heads_q, seqlen_q)]
+    {
+        let Strides { batch: b, seq, head } = strides;
+        // Tensor libraries leave anything as the stride of a dimension of one element.
+        for (stride, size) in [(b, batch), (seq, seqlen), (head, heads)] {
+            *stride = if size == 1 { 0 } else { *stride };
+        }
+    }
+    work
+}
+
 /// `NVIDIA H100 80GB HBM3` has its records in `nvidia-h100-80gb-hbm3.json`.
-fn file_name(gpu: &str) -> String {
+pub(crate) fn file_name(gpu: &str) -> String {
     let words = gpu.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-").to_ascii_lowercase() + ".json"
 }
@@ -166,6 +188,15 @@ pub enum Choice {
     Recorded(Entry),
     /// It is a default, since no record could be followed.
     Default(Refusal),
+    /// It is a default too, but not the one that should be the fastest, whose code cannot be had.
+    Fallback {
+        /// Why no record was followed.
+        refusal: Refusal,
+        /// The variant that should have been.
+        missing: Box<Variant>,
+        /// Why its code cannot be had.
+        reason: BuildError,
+    },
 }
 
 impl fmt::Display for Choice {
@@ -176,6 +207,9 @@ impl fmt::Display for Choice {
                 write!(f, "recorded with {hot_us:.2} us, driver {driver}, {record}")
             }
             Self::Default(refusal) => write!(f, "a default: {refusal}"),
+            Self::Fallback { refusal, missing, reason } => {
+                write!(f, "a fallback for {missing}, as {reason}: {refusal}")
+            }
         }
     }
 }
@@ -233,94 +267,98 @@ pub enum Refusal {
 
 /// A variant with its code.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chosen {
+pub struct Chosen<A = PtxArtifact> {
     /// The variant; it is legal.
     pub variant: Variant,
-    /// Its code.
-    pub artifact: PtxArtifact,
+    /// Its code, as the source of kernels knows it.
+    pub artifact: A,
     /// Why it was taken.
     pub choice: Choice,
 }
 
 /// The variant for a problem on the GPU with this name and these limits: the recorded one if its record holds, else the
 /// first of [`defaults`] whose code can be had.
-pub fn choose(
-    library: &Library,
+pub fn choose<K: Kernels>(
+    kernels: &K,
     gpu: &str,
     limits: &DeviceLimits,
     dispatch: Option<&Dispatch>,
     problem: &Problem,
-) -> Result<Chosen, AttentionError> {
-    match dispatch.ok_or(Refusal::NoRecords).and_then(|dispatch| follow(library, gpu, limits, dispatch, problem)) {
+) -> Result<Chosen<K::Artifact>, AttentionError> {
+    check_problem(limits, problem)?;
+    match dispatch.ok_or(Refusal::NoRecords).and_then(|dispatch| follow(kernels, gpu, limits, dispatch, problem)) {
         Ok(chosen) => Ok(chosen),
-        Err(refusal) => default(library, limits, problem, Choice::Default(refusal)),
+        Err(refusal) => default(kernels, limits, problem, refusal),
     }
 }
 
 /// Like [`choose`], by the records in a file. A file that cannot be used leaves the default too.
-pub fn choose_by_file(
-    library: &Library,
+pub fn choose_by_file<K: Kernels>(
+    kernels: &K,
     gpu: &str,
     limits: &DeviceLimits,
     path: &Path,
     problem: &Problem,
-) -> Result<Chosen, AttentionError> {
+) -> Result<Chosen<K::Artifact>, AttentionError> {
+    check_problem(limits, problem)?;
     match Dispatch::load(path, gpu) {
-        Ok(dispatch) => choose(library, gpu, limits, Some(&dispatch), problem),
-        Err(refusal) => default(library, limits, problem, Choice::Default(refusal)),
+        Ok(dispatch) => choose(kernels, gpu, limits, Some(&dispatch), problem),
+        Err(refusal) => default(kernels, limits, problem, refusal),
     }
 }
 
-/// The code of a variant.
-pub(crate) fn code(library: &Library, sm: Sm, problem: &Problem, variant: &Variant) -> Result<PtxArtifact, BuildError> {
-    // One kernel, one answer.
-    library.ptx(&[variant.kernel(problem)], sm).swap_remove(0)
-}
-
 /// The recorded variant for a problem, or why its record does not hold on this GPU and with this code.
-pub(crate) fn follow(
-    library: &Library,
+pub(crate) fn follow<K: Kernels>(
+    kernels: &K,
     gpu: &str,
     limits: &DeviceLimits,
     dispatch: &Dispatch,
     problem: &Problem,
-) -> Result<Chosen, Refusal> {
+) -> Result<Chosen<K::Artifact>, Refusal> {
     dispatch.check_gpu(gpu)?;
     let entry = dispatch.find(problem).ok_or(Refusal::NotRecorded)?;
     let name = || entry.variant.clone();
     let variant = entry.variant.parse().map_err(|reason| Refusal::Unknown { variant: name(), reason })?;
     legal(problem, &variant, limits).map_err(|reason| Refusal::Illegal { variant: name(), reason })?;
-    let artifact = code(library, limits.sm, problem, &variant).map_err(Refusal::Code)?;
-    if artifact.sha256 != entry.sha256 {
-        return Err(Refusal::Stale { variant: name(), recorded: entry.sha256.clone(), here: artifact.sha256 });
+    let artifact = kernels.find(&variant.kernel(problem), limits.sm).map_err(Refusal::Code)?;
+    let here = kernels.sha256(&artifact);
+    if here != entry.sha256 {
+        return Err(Refusal::Stale { variant: name(), recorded: entry.sha256.clone(), here: here.to_owned() });
     }
     Ok(Chosen { variant, artifact, choice: Choice::Recorded(entry.clone()) })
 }
 
-fn default(
-    library: &Library,
+fn default<K: Kernels>(
+    kernels: &K,
     limits: &DeviceLimits,
     problem: &Problem,
-    choice: Choice,
-) -> Result<Chosen, AttentionError> {
-    // It fits whatever any variant fits, so that its refusal is the problem's own.
+    refusal: Refusal,
+) -> Result<Chosen<K::Artifact>, AttentionError> {
     let portable = Variant::smallest(Family::Tiled);
-    geometry(limits, problem, &portable)?;
-    let mut first_error = None;
+    let mut missing = None;
+    let chosen = |variant, artifact, missing: Option<(Variant, BuildError)>| {
+        let choice = match missing {
+            None => Choice::Default(refusal),
+            Some((missing, reason)) => Choice::Fallback { refusal, missing: Box::new(missing), reason },
+        };
+        Ok(Chosen { variant, artifact, choice })
+    };
     for variant in defaults(problem, limits).filter(|variant| variant.family() != portable.family()) {
-        match code(library, limits.sm, problem, &variant) {
-            Ok(artifact) => return Ok(Chosen { variant, artifact, choice }),
-            Err(error) => first_error = first_error.or(Some(error)),
+        match kernels.find(&variant.kernel(problem), limits.sm) {
+            Ok(artifact) => return chosen(variant, artifact, missing),
+            // The first is the one to report: it is of the variant that should have been.
+            Err(reason) => missing = missing.or(Some((variant, reason))),
         }
     }
-    // The first refusal is the one to report: it is of the variant that should have been.
-    let artifact = code(library, limits.sm, problem, &portable).map_err(|error| first_error.unwrap_or(error))?;
-    Ok(Chosen { variant: portable, artifact, choice })
+    match (kernels.find(&portable.kernel(problem), limits.sm), missing) {
+        (Ok(artifact), missing) => chosen(portable, artifact, missing),
+        (Err(_), Some((_, reason))) | (Err(reason), None) => Err(reason.into()),
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use builder::{Catalog, Project, Shipped, ToolchainVersion};
+    use builder::{Catalog, Library, Project, Shipped, ToolchainVersion};
     use tempfile::TempDir;
 
     use super::*;
@@ -370,6 +408,16 @@ pub(crate) mod tests {
         let chosen = choose(&library, GPU, &LIMITS, Some(&dispatch), &Problem::SEED).unwrap();
         assert_eq!(chosen.variant, second);
         assert_eq!(chosen.choice.to_string(), "recorded with 4.50 us, driver 580.1, a test");
+    }
+
+    #[test]
+    fn scale_and_strides_of_one_element_do_not_matter() {
+        let dispatch = dispatch(&two()[0]);
+        let mut same = Problem { scale: Some(0.5), ..Problem::SEED };
+        (same.strides.q.batch, same.strides.v.batch) = (7, -1);
+        assert_eq!(dispatch.find(&same), dispatch.entries.first());
+        same.strides.q.seq += 8;
+        assert_eq!(dispatch.find(&same), None);
     }
 
     #[test]
@@ -438,12 +486,15 @@ pub(crate) mod tests {
         let [first, second] = two();
         let (only_second, _folder) = library(&[second]);
         let chosen = choose(&only_second, GPU, &LIMITS, None, &Problem::SEED).unwrap();
-        assert_eq!((chosen.variant, chosen.choice), (second, Choice::Default(Refusal::NoRecords)));
+        assert_eq!(chosen.variant, second);
+        let said = chosen.choice.to_string();
+        assert!(said.starts_with(&format!("a fallback for {first}, as mma:f16:64x64:")), "{said}");
+        assert!(said.ends_with("the catalog does not have it: no dispatch records were given"), "{said}");
         let (nothing, _folder) = library(&[]);
         let error = choose(&nothing, GPU, &LIMITS, None, &Problem::SEED).unwrap_err().to_string();
         assert!(error.contains(&first.kernel(&Problem::SEED).to_string()), "{error}");
         let odd = Problem::new(1, 1, 1, 65, spec::Dtype::F16);
-        assert!(matches!(choose(&nothing, GPU, &LIMITS, None, &odd), Err(AttentionError::Illegal { .. })));
+        assert!(matches!(choose(&nothing, GPU, &LIMITS, None, &odd), Err(AttentionError::Problem { .. })));
     }
 
     #[test]

@@ -8,9 +8,15 @@ pub mod device;
 pub mod dispatch;
 pub mod driver;
 pub mod evolve;
+#[cfg(doctest)]
+mod guide;
 pub mod measure;
 pub mod oracle;
 pub mod record;
 pub mod report;
+pub mod shipped;
 pub mod tensor;
 pub mod verify;
+
+/// For crates that depend on this one: what problems are made of, and where kernels come from.
+pub use {builder, spec};

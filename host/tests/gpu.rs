@@ -3,12 +3,12 @@
 use std::fs;
 
 use builder::Library;
-use host::attention::{Addresses, Arguments, Attention, AttentionError};
-use host::cases::gate;
+use host::attention::{Addresses, Arguments, Attention, AttentionError, Layouts};
+use host::cases::{self, Case, Distribution, gate};
 use host::device::{Samples, TimingPlan};
 use host::driver::{Buffer, DriverError, Event, Gpu, Graph, Module, Monitor, Stream};
 use host::measure::timing::{Timer, Work};
-use host::oracle::{Answers, Outputs, judge};
+use host::oracle::{Answer, Answers, Outputs, judge};
 use host::tensor::{Element, Layout, Tensor};
 use libtest_mimic::{Failed, Trial};
 use spec::{Align, Dtype, Gene, Mask, Problem, Variant};
@@ -36,6 +36,8 @@ const TESTS: &[(&str, Test)] = &[
     ("files_round_trip_through_the_gpu", files_round_trip_through_the_gpu),
     ("the_public_api_is_right", the_public_api_is_right),
     ("a_recorded_launch_keeps_its_tensors", a_recorded_launch_keeps_its_tensors),
+    ("a_recorded_launch_reads_what_is_there_when_it_runs", a_recorded_launch_reads_what_is_there_when_it_runs),
+    ("a_thousand_launches_leave_memory_flat", a_thousand_launches_leave_memory_flat),
     ("misuse_of_the_public_api_is_refused", misuse_of_the_public_api_is_refused),
 ];
 
@@ -242,6 +244,49 @@ fn files_round_trip_through_the_gpu(gpu: &Gpu) -> Outcome {
     ensure(fs::read_dir(folder.path())?.count() == 1, || "a temporary file was left".into())
 }
 
+/// A plan's tensors on the GPU.
+struct Tensors {
+    inputs: [Tensor; 3],
+    o: Tensor,
+    lse: Tensor,
+}
+
+impl Tensors {
+    /// Of the inputs of a case.
+    fn of(
+        gpu: &Gpu,
+        layouts: &Layouts,
+        Answer { tensors: cases::Tensors { q, k, v }, .. }: &Answer,
+    ) -> Result<Self, Failed> {
+        let input = |layout, tensor: &cases::Tensor| Tensor::of(gpu, layout, tensor.storage.inner());
+        let inputs = [input(layouts.q, q)?, input(layouts.k, k)?, input(layouts.v, v)?];
+        Ok(Self { inputs, o: Tensor::new(gpu, layouts.o)?, lse: Tensor::new(gpu, layouts.lse)? })
+    }
+
+    /// Puts the inputs of another case in the place of these, and NaN in that of the outputs.
+    fn set(&mut self, Answer { tensors: cases::Tensors { q, k, v }, .. }: &Answer) -> Outcome {
+        for (tensor, values) in self.inputs.iter_mut().zip([q, k, v]) {
+            tensor.set(values.storage.inner())?;
+        }
+        self.o.set(&vec![0xffffu16; self.o.layout().extent()?])?;
+        Ok(self.lse.set(&vec![f32::NAN; self.lse.layout().extent()?])?)
+    }
+
+    fn launch(&mut self, plan: &Attention, stream: &Stream) -> Result<(), AttentionError> {
+        let [q, k, v] = &self.inputs;
+        plan.launch(stream, [q, k, v], &mut self.o, Some(&mut self.lse))
+    }
+
+    /// Holds the outputs against the oracle.
+    fn judge(&self, case: &Case, answer: &Answer) -> Outcome {
+        let mut outputs = Outputs::unwritten(&case.problem)?;
+        outputs.o.storage.inner_mut().copy_from_slice(&self.o.values()?);
+        outputs.lse.inner_mut().copy_from_slice(&self.lse.values()?);
+        judge(case, &answer.reference, &outputs)?;
+        Ok(())
+    }
+}
+
 fn the_public_api_is_right(gpu: &Gpu) -> Outcome {
     let library = Library::open()?;
     let stream = Stream::new(gpu)?;
@@ -249,18 +294,57 @@ fn the_public_api_is_right(gpu: &Gpu) -> Outcome {
         let plan = Attention::new(gpu, &library, None, &case.problem)?;
         ensure(plan.function().local_bytes()? == 0, || "the default kernel spills registers".into())?;
         let answer = Answers::default().to(&case)?;
-        let inputs = &answer.tensors;
-        let layouts = plan.layouts();
-        let q = Tensor::of(gpu, layouts.q, inputs.q.storage.inner())?;
-        let k = Tensor::of(gpu, layouts.k, inputs.k.storage.inner())?;
-        let v = Tensor::of(gpu, layouts.v, inputs.v.storage.inner())?;
-        let (mut o, mut lse) = (Tensor::new(gpu, layouts.o)?, Tensor::new(gpu, layouts.lse)?);
-        plan.launch(&stream, [&q, &k, &v], &mut o, Some(&mut lse))?;
+        let mut tensors = Tensors::of(gpu, plan.layouts(), &answer)?;
+        tensors.launch(&plan, &stream)?;
         stream.synchronize()?;
-        let mut outputs = Outputs::unwritten(&case.problem)?;
-        outputs.o.storage.inner_mut().copy_from_slice(&o.values()?);
-        outputs.lse.inner_mut().copy_from_slice(&lse.values()?);
-        judge(&case, &answer.reference, &outputs)?;
+        tensors.judge(&case, &answer)?;
+    }
+    Ok(())
+}
+
+/// A graph recorded in a stream that another library owns, and replayed after its inputs have changed where they lie.
+fn a_recorded_launch_reads_what_is_there_when_it_runs(gpu: &Gpu) -> Outcome {
+    let owner = Stream::new(gpu)?;
+    // SAFETY: the owner outlives the borrower.
+    let stream = unsafe { Stream::borrow(gpu, owner.handle()) }?;
+    for problem in [Problem::SEED, FILLING] {
+        let plan = Attention::new(gpu, &Library::open()?, None, &problem)?;
+        let cases = [(Distribution::Normal, 1), (Distribution::Outliers, 2), (Distribution::LargeLogits, 3)];
+        let cases = cases.map(|(distribution, seed)| Case::new("replayed", problem, distribution, seed));
+        let mut answers = Answers::default();
+        let mut tensors = Tensors::of(gpu, plan.layouts(), &*answers.to(&cases[0])?)?;
+        let graph = Graph::capture(&stream, |stream| tensors.launch(&plan, stream))?;
+        for case in &cases {
+            let answer = answers.to(case)?;
+            tensors.set(&answer)?;
+            // SAFETY: the tensors outlive the replay.
+            unsafe { graph.launch(&stream) }?;
+            owner.synchronize()?;
+            tensors.judge(case, &answer)?;
+        }
+    }
+    Ok(())
+}
+
+fn a_thousand_launches_leave_memory_flat(gpu: &Gpu) -> Outcome {
+    let stream = Stream::new(gpu)?;
+    for problem in [Problem::SEED, FILLING] {
+        let plan = Attention::new(gpu, &Library::open()?, None, &problem)?;
+        let case = Case::new("often", problem, Distribution::Normal, 1);
+        let answer = Answers::default().to(&case)?;
+        let mut tensors = Tensors::of(gpu, plan.layouts(), &answer)?;
+        let mut thousand = || -> Result<u64, Failed> {
+            for _ in 0..1000 {
+                tensors.launch(&plan, &stream)?;
+            }
+            stream.synchronize()?;
+            Ok(gpu.free_bytes()?)
+        };
+        // The driver makes room for launches under way once.
+        let before = thousand()?;
+        let after = thousand()?;
+        ensure(before == after, || format!("{before} B were free, then {after} B, by {}", plan.explain()))?;
+        tensors.judge(&case, &answer)?;
     }
     Ok(())
 }

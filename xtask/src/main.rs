@@ -6,8 +6,10 @@ mod build_ptx;
 mod check_ptx;
 mod ci;
 mod doctor;
+mod package;
 mod selection;
 mod setup;
+mod stranger;
 mod test;
 
 #[derive(Parser)]
@@ -27,6 +29,10 @@ enum Verb {
     CheckPtx(check_ptx::Arguments),
     /// Say what is here, what is missing and what to do about it.
     Doctor,
+    /// Copy what the crates consist of, for a crate that depends on them by path.
+    Package(package::Arguments),
+    /// Build the example crate outside the workspace from a packaged copy, and run it.
+    Stranger,
     /// Format, lints, all tests, PTX and catalog checks.
     Test(test::Arguments),
     /// Everything `test --setup` does, and whether a second build gives the same bytes.
@@ -40,6 +46,8 @@ fn main() -> std::process::ExitCode {
         Verb::BuildPtx(arguments) => build_ptx::run(&arguments),
         Verb::CheckPtx(arguments) => check_ptx::run(&arguments),
         Verb::Doctor => doctor::run(),
+        Verb::Package(arguments) => package::run(&arguments),
+        Verb::Stranger => stranger::run().map(|no_gpu| no_gpu.into_iter().for_each(|line| println!("{line}"))),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Ci => ci::run(),
     };

@@ -9,7 +9,7 @@ use builder::{CatalogState, Library};
 use clap::Args;
 
 use crate::selection::Selection;
-use crate::{check_ptx, setup};
+use crate::{check_ptx, setup, stranger};
 
 /// Kernels of each family and target that are compiled and checked.
 const PTX_SAMPLE: usize = 6;
@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tally.step("tests", || tests);
     tally.step("compiled kernels", compiled_kernels);
     tally.step("catalog", catalog);
+    tally.step("a stranger's crate", strangers_crate);
 
     let Tally { passed, failed, ignored } = tally;
     let word = if failed == 0 { "ok" } else { "FAILED" };
@@ -120,7 +121,7 @@ fn cargo(arguments: &[&str]) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn program() -> std::ffi::OsString {
+pub(crate) fn program() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
@@ -150,6 +151,13 @@ fn catalog() -> Result<Outcome> {
                 bail!("compiled here, its kernels take more than it says: {}", objections.join("; "));
             }
         }
+    }
+    Ok(Outcome::Passed)
+}
+
+fn strangers_crate() -> Result<Outcome> {
+    if let Some(line) = stranger::run()? {
+        println!("it was built from a packaged copy, and says: {line}");
     }
     Ok(Outcome::Passed)
 }

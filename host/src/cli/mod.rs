@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 not done for the reason given in one line, 2 arguments that are not understood.
 
 mod ablate;
+mod attend;
 mod bench;
 mod choice;
 mod evolve;
@@ -30,6 +31,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Attend with Q to K and V from safetensors files.
+    Attend(attend::Args),
     /// Search the fastest correct kernel for a problem.
     Evolve(evolve::Args),
     /// Measure many variants of a problem and keep them as a record.
@@ -53,6 +56,7 @@ enum Command {
 /// Runs the program on its arguments.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Attend(args) => attend::run(args),
         Command::Evolve(args) => evolve::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Bench(args) => bench::run(args),

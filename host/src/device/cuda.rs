@@ -193,7 +193,9 @@ fn ptx(path: &Path, sha256: &str) -> Result<String, Failure> {
 fn failed(error: AttentionError) -> Failure {
     match error {
         AttentionError::Driver(error) => driver_failed(error),
-        AttentionError::Illegal { reason, .. } => Failure::Illegal(reason.to_string()),
+        AttentionError::Problem { reason, .. } | AttentionError::Illegal { reason, .. } => {
+            Failure::Illegal(reason.to_string())
+        }
         other => Failure::Launch(other.to_string()),
     }
 }

@@ -1,5 +1,7 @@
 //! Memory of a GPU.
 
+use std::mem::ManuallyDrop;
+
 use bytemuck::{AnyBitPattern, NoUninit};
 use cust::memory::DeviceBuffer;
 
@@ -10,18 +12,18 @@ use super::{DriverError, Gpu, Stream};
 /// Bytes on a GPU, at an address that is a multiple of 256. Freed when dropped.
 #[derive(Debug)]
 pub struct Buffer {
-    // Before `gpu`: freed while the context is alive.
-    memory: DeviceBuffer<u8>,
+    /// Freed while the context is current.
+    memory: ManuallyDrop<DeviceBuffer<u8>>,
     gpu: Gpu,
 }
 
 impl Buffer {
     /// Allocates at least one byte; what it holds is not defined.
     pub fn new(gpu: &Gpu, bytes: usize) -> Result<Self, DriverError> {
-        gpu.bind()?;
+        let _current = gpu.bind()?;
         // SAFETY: bytes have no invalid values, and they are read by copies only.
         let memory = unsafe { DeviceBuffer::uninitialized(bytes.max(1)) }.named("cuMemAlloc")?;
-        Ok(Self { memory, gpu: gpu.clone() })
+        Ok(Self { memory: ManuallyDrop::new(memory), gpu: gpu.clone() })
     }
 
     /// Allocates a copy of `data`.
@@ -50,7 +52,7 @@ impl Buffer {
     pub fn upload<T: NoUninit>(&self, offset: usize, data: &[T]) -> Result<(), DriverError> {
         let bytes: &[u8] = bytemuck::cast_slice(data);
         self.check_range(offset, bytes.len())?;
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         // SAFETY: both ranges are live and as long as the copy.
         unsafe { call!(cuMemcpyHtoD_v2(self.address() + offset as u64, bytes.as_ptr().cast(), bytes.len())) }
     }
@@ -58,7 +60,7 @@ impl Buffer {
     /// Copies `count` values from `offset` bytes from the start; waits for earlier work of the context.
     pub fn download<T: AnyBitPattern + NoUninit>(&self, offset: usize, count: usize) -> Result<Vec<T>, DriverError> {
         self.check_range(offset, count.saturating_mul(size_of::<T>()))?;
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         let mut data = vec![T::zeroed(); count];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
         let length = bytes.len();
@@ -69,7 +71,7 @@ impl Buffer {
 
     /// Queues setting every byte to `value`.
     pub fn fill(&self, stream: &Stream, value: u8) -> Result<(), DriverError> {
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         // SAFETY: the whole buffer is live; freeing it waits for the work queued before.
         unsafe { call!(cuMemsetD8Async(self.address(), value, self.bytes(), stream.raw())) }
     }
@@ -83,6 +85,8 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // Freeing needs a context; if binding it fails there is nothing left to free.
-        _ = self.gpu.bind();
+        let _current = self.gpu.bind();
+        // SAFETY: nothing uses the memory afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.memory) };
     }
 }

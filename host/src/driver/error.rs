@@ -42,6 +42,12 @@ pub enum DriverError {
         /// The compiler's first complaint.
         log: String,
     },
+    /// A stream of another context.
+    #[error("the stream belongs to another context than the primary one of {gpu}")]
+    ForeignStream {
+        /// UUID of the GPU.
+        gpu: String,
+    },
     /// A text holds a NUL and so cannot be handed to the driver.
     #[error("{what} holds a NUL character")]
     Nul {

@@ -1,11 +1,12 @@
 //! One GPU and its context.
 
 use std::ffi::c_int;
+use std::ptr;
 use std::sync::Arc;
 
 use cust::context::{Context, CurrentContext};
 use cust::device::Device;
-use cust::sys::CUdevice_attribute_enum as Attribute;
+use cust::sys::{CUcontext, CUdevice_attribute_enum as Attribute};
 use spec::{DeviceLimits, Sm};
 
 use super::DriverError;
@@ -56,7 +57,7 @@ impl Gpu {
         Device::num_devices().named("cuDeviceGetCount")
     }
 
-    /// Opens GPU number `ordinal` and makes its context current on this thread.
+    /// Opens GPU number `ordinal`. On a thread that had no context, its own stays current.
     pub fn open(ordinal: u32) -> Result<Self, DriverError> {
         let count = Self::count()?;
         if ordinal >= count {
@@ -75,7 +76,10 @@ impl Gpu {
             window_bytes: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_ACCESS_POLICY_WINDOW_SIZE)?.into(),
         };
         let uuid = uuid(device)?;
+        let before = current()?;
         let context = Context::new(device).named("cuDevicePrimaryCtxRetain")?;
+        // Opening made it current.
+        drop(Current { before: Some(before).filter(|before| !before.is_null()) });
         Ok(Self(Arc::new(Inner { context, name, uuid, rates, limits, l2 })))
     }
 
@@ -104,15 +108,24 @@ impl Gpu {
         &self.0.l2
     }
 
+    /// Bytes of its memory that nobody has allocated.
+    pub fn free_bytes(&self) -> Result<u64, DriverError> {
+        let _current = self.bind()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: a context is current, and both outlive the call.
+        unsafe { call!(cuMemGetInfo_v2(&mut free, &mut total)) }?;
+        Ok(free as u64)
+    }
+
     /// Waits for all work of the context; reports what any kernel did wrong.
     pub fn synchronize(&self) -> Result<(), DriverError> {
-        self.bind()?;
+        let _current = self.bind()?;
         CurrentContext::synchronize().named("cuCtxSynchronize")
     }
 
     /// Returns persisting lines of L2 to normal.
     pub fn reset_persisting_l2(&self) -> Result<(), DriverError> {
-        self.bind()?;
+        let _current = self.bind()?;
         // SAFETY: a context is current.
         unsafe { call!(cuCtxResetPersistingL2Cache()) }
     }
@@ -124,7 +137,7 @@ impl Gpu {
         if self.0.l2.set_aside_bytes == 0 {
             return Ok(());
         }
-        self.bind()?;
+        let _current = self.bind()?;
         // SAFETY: a context is current.
         unsafe { call!(cuCtxSetLimit(PERSISTING_L2_BYTES, bytes as usize)) }
     }
@@ -134,17 +147,52 @@ impl Gpu {
         if self.0.l2.set_aside_bytes == 0 {
             return Ok(0);
         }
-        self.bind()?;
+        let _current = self.bind()?;
         let mut bytes = 0;
         // SAFETY: a context is current, and `bytes` outlives the call.
         unsafe { call!(cuCtxGetLimit(&mut bytes, PERSISTING_L2_BYTES)) }?;
         Ok(bytes as u64)
     }
 
-    /// Makes the context current on this thread.
-    pub(super) fn bind(&self) -> Result<(), DriverError> {
-        CurrentContext::set_current(&self.0.context).named("cuCtxSetCurrent")
+    /// Makes the context current on this thread for as long as the result lives.
+    pub(super) fn bind(&self) -> Result<Current, DriverError> {
+        let before = current()?;
+        if before == self.0.context.as_raw() {
+            return Ok(Current { before: None });
+        }
+        CurrentContext::set_current(&self.0.context).named("cuCtxSetCurrent")?;
+        Ok(Current { before: Some(before) })
     }
+
+    /// Whether this is the GPU's context.
+    pub(super) fn owns(&self, context: CUcontext) -> bool {
+        context == self.0.context.as_raw()
+    }
+}
+
+/// A context that is current on this thread; once dropped, the one before it is again. The thread may be the caller's,
+/// whose own calls count on the context they left there.
+#[must_use]
+pub(super) struct Current {
+    /// `None` if nothing is to be put back.
+    before: Option<CUcontext>,
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            // SAFETY: it was current when it was noted; null leaves none current.
+            _ = unsafe { call!(cuCtxSetCurrent(before)) };
+        }
+    }
+}
+
+/// The context that is current on this thread, null if none is.
+fn current() -> Result<CUcontext, DriverError> {
+    let mut context = ptr::null_mut();
+    // SAFETY: `context` outlives the call.
+    unsafe { call!(cuCtxGetCurrent(&mut context)) }?;
+    Ok(context)
 }
 
 fn attribute(device: Device, attribute: Attribute) -> Result<u32, DriverError> {

@@ -20,7 +20,7 @@ impl Graph {
         stream: &Stream,
         work: impl FnOnce(&Stream) -> Result<(), E>,
     ) -> Result<Self, E> {
-        stream.gpu().bind()?;
+        let _current = stream.gpu().bind()?;
         // SAFETY: the stream is live.
         unsafe { call!(cuStreamBeginCapture_v2(stream.raw(), Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as u32)) }?;
         let worked = work(stream);
@@ -45,7 +45,7 @@ impl Graph {
 
     /// Copies it to the GPU, so that the first launch does not have to.
     pub fn upload(&self, stream: &Stream) -> Result<(), DriverError> {
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         // SAFETY: both are live.
         unsafe { call!(cuGraphUpload(self.executable, stream.raw())) }
     }
@@ -56,15 +56,19 @@ impl Graph {
     ///
     /// Whatever the recorded work reads and writes must be live until the stream has been waited for.
     pub unsafe fn launch(&self, stream: &Stream) -> Result<(), DriverError> {
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         // SAFETY: both are live; the caller vouches for what the work uses.
         unsafe { call!(cuGraphLaunch(self.executable, stream.raw())) }
     }
 }
 
+// SAFETY: the driver's handles may be used from any thread; every use makes the context current first. A graph is not `Sync`:
+// the driver leaves it to the caller that only one thread at a time launches it.
+unsafe impl Send for Graph {}
+
 impl Drop for Graph {
     fn drop(&mut self) {
-        _ = self.gpu.bind();
+        let _current = self.gpu.bind();
         // SAFETY: it is live, and nothing uses it afterwards.
         _ = unsafe { call!(cuGraphExecDestroy(self.executable)) };
     }

@@ -33,7 +33,7 @@ impl Module {
     /// Compiles PTX. The driver keeps a cache of its own, so the second time is quick.
     pub fn load(gpu: &Gpu, ptx: &str) -> Result<Self, DriverError> {
         let text = CString::new(ptx).map_err(|_| DriverError::Nul { what: "the PTX" })?;
-        gpu.bind()?;
+        let _current = gpu.bind()?;
         let mut log = [0u8; LOG_BYTES];
         let mut options = [Jit::CU_JIT_ERROR_LOG_BUFFER as u32, Jit::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as u32];
         // The driver takes numbers in the place of pointers.
@@ -63,7 +63,7 @@ impl Module {
     /// The kernel of this name.
     pub fn function(&self, name: &str) -> Result<Function, DriverError> {
         let name = CString::new(name).map_err(|_| DriverError::Nul { what: "the kernel's name" })?;
-        self.0.gpu.bind()?;
+        let _current = self.0.gpu.bind()?;
         let mut raw = ptr::null_mut();
         // SAFETY: the module is live and the name ends in NUL.
         unsafe { call!(cuModuleGetFunction(&mut raw, self.0.raw, name.as_ptr())) }?;
@@ -73,7 +73,7 @@ impl Module {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        _ = self.gpu.bind();
+        let _current = self.gpu.bind();
         // SAFETY: the module is live, and its functions, which hold it, are gone.
         _ = unsafe { call!(cuModuleUnload(self.raw)) };
     }
@@ -140,7 +140,7 @@ unsafe impl Sync for Function {}
 impl Function {
     /// Lets its blocks ask for so much dynamic shared memory; above 48 KiB a kernel needs this before its first launch.
     pub fn allow_shared(&self, bytes: u32) -> Result<(), DriverError> {
-        self.gpu().bind()?;
+        let _current = self.gpu().bind()?;
         let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as u32;
         let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
         // SAFETY: the function is live.
@@ -149,7 +149,7 @@ impl Function {
 
     /// Bytes of local memory of one thread; above zero, registers were spilled.
     pub fn local_bytes(&self) -> Result<u32, DriverError> {
-        self.gpu().bind()?;
+        let _current = self.gpu().bind()?;
         let attribute = Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES as u32;
         let mut value: c_int = 0;
         // SAFETY: the function is live and `value` outlives the call.
@@ -164,7 +164,7 @@ impl Function {
     /// The arguments must be of the kernel's types, in number and order. What their addresses point at must be live and
     /// large enough until the stream has been waited for.
     pub unsafe fn launch(&self, stream: &Stream, grid: Grid, arguments: &[Argument<'_>]) -> Result<(), DriverError> {
-        self.gpu().bind()?;
+        let _current = self.gpu().bind()?;
         let early = grid.early.then_some(LaunchAttribute::EARLY);
         let window = grid.l2_window.map(|window| LaunchAttribute::l2_window(window.start, window.bytes, window.share));
         // Room for both: a launch allocates nothing.

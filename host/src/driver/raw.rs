@@ -8,7 +8,9 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-use cust::sys::{CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUmodule, CUstream};
+use cust::sys::{
+    CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUmodule, CUstream,
+};
 
 /// A `CUresult`.
 pub(super) type Code = u32;
@@ -53,6 +55,8 @@ unsafe extern "C" {
     pub(super) fn cuGetErrorName(error: Code, name: *mut *const c_char) -> Code;
     pub(super) fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: CUdevice) -> Code;
     pub(super) fn cuDeviceGetUuid(uuid: *mut [u8; 16], device: CUdevice) -> Code;
+    pub(super) fn cuCtxGetCurrent(context: *mut CUcontext) -> Code;
+    pub(super) fn cuCtxSetCurrent(context: CUcontext) -> Code;
     pub(super) fn cuCtxResetPersistingL2Cache() -> Code;
     pub(super) fn cuCtxSetLimit(limit: c_uint, value: usize) -> Code;
     pub(super) fn cuCtxGetLimit(value: *mut usize, limit: c_uint) -> Code;
@@ -93,6 +97,8 @@ unsafe extern "C" {
     pub(super) fn cuEventQuery(event: CUevent) -> Code;
     pub(super) fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) -> Code;
     pub(super) fn cuEventDestroy_v2(event: CUevent) -> Code;
+    pub(super) fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Code;
+    pub(super) fn cuStreamGetCtx(stream: CUstream, context: *mut CUcontext) -> Code;
     pub(super) fn cuStreamSynchronize(stream: CUstream) -> Code;
     pub(super) fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) -> Code;
     pub(super) fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) -> Code;

@@ -13,7 +13,6 @@ use super::{DriverError, Gpu};
 /// A queue of work of one GPU.
 #[derive(Debug)]
 pub struct Stream {
-    // Before `gpu`: destroyed while the context is alive.
     queue: Queue,
     gpu: Gpu,
 }
@@ -27,18 +26,32 @@ enum Queue {
 impl Stream {
     /// A new queue.
     pub fn new(gpu: &Gpu) -> Result<Self, DriverError> {
-        gpu.bind()?;
+        let _current = gpu.bind()?;
         let queue = cust::stream::Stream::new(StreamFlags::DEFAULT, None).named("cuStreamCreateWithPriority")?;
         Ok(Self { queue: Queue::Owned(queue), gpu: gpu.clone() })
     }
 
     /// A queue that somebody else owns: a `CUstream` or `cudaStream_t`, null for the default one.
     ///
+    /// # Errors
+    ///
+    /// It belongs to another context than the primary one of `gpu`: to another GPU, or to a context of its owner's own.
+    ///
     /// # Safety
     ///
-    /// It must belong to the primary context of `gpu` and outlive the value.
-    pub unsafe fn borrow(gpu: &Gpu, stream: *mut c_void) -> Self {
-        Self { queue: Queue::Borrowed(stream.cast()), gpu: gpu.clone() }
+    /// It must be live, and outlive the value.
+    pub unsafe fn borrow(gpu: &Gpu, stream: *mut c_void) -> Result<Self, DriverError> {
+        let stream: CUstream = stream.cast();
+        if !stream.is_null() {
+            let _current = gpu.bind()?;
+            let mut context = ptr::null_mut();
+            // SAFETY: the caller vouches for the stream; `context` outlives the call.
+            unsafe { call!(cuStreamGetCtx(stream, &mut context)) }?;
+            if !gpu.owns(context) {
+                return Err(DriverError::ForeignStream { gpu: gpu.uuid().to_owned() });
+            }
+        }
+        Ok(Self { queue: Queue::Borrowed(stream), gpu: gpu.clone() })
     }
 
     /// The GPU it belongs to.
@@ -46,16 +59,21 @@ impl Stream {
         &self.gpu
     }
 
+    /// The driver's handle, a `CUstream`, for calls of other libraries; it is live as long as the value.
+    pub fn handle(&self) -> *mut c_void {
+        self.raw().cast()
+    }
+
     /// Waits until all its work is done; reports what a kernel did wrong.
     pub fn synchronize(&self) -> Result<(), DriverError> {
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         // SAFETY: the stream is live.
         unsafe { call!(cuStreamSynchronize(self.raw())) }
     }
 
     /// Queues a mark.
     pub fn record(&self, event: &Event) -> Result<(), DriverError> {
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         // SAFETY: both are live.
         unsafe { call!(cuEventRecord(event.raw, self.raw())) }
     }
@@ -65,6 +83,19 @@ impl Stream {
             Queue::Owned(stream) => stream.as_inner(),
             Queue::Borrowed(stream) => *stream,
         }
+    }
+}
+
+// SAFETY: the driver's handles may be used from any thread; every use makes the context current first.
+unsafe impl Send for Stream {}
+// SAFETY: as above; the driver locks what it must.
+unsafe impl Sync for Stream {}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let _current = self.gpu.bind();
+        // Destroyed here, while the context is current.
+        self.queue = Queue::Borrowed(ptr::null_mut());
     }
 }
 
@@ -78,7 +109,7 @@ pub struct Event {
 impl Event {
     /// A mark that is in no queue yet.
     pub fn new(gpu: &Gpu) -> Result<Self, DriverError> {
-        gpu.bind()?;
+        let _current = gpu.bind()?;
         let mut raw = ptr::null_mut();
         // SAFETY: `raw` outlives the call.
         unsafe { call!(cuEventCreate(&mut raw, 0)) }?;
@@ -87,14 +118,14 @@ impl Event {
 
     /// Waits until the GPU has come by.
     pub fn synchronize(&self) -> Result<(), DriverError> {
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         // SAFETY: the event is live.
         unsafe { call!(cuEventSynchronize(self.raw)) }
     }
 
     /// Whether the GPU has come by.
     pub fn passed(&self) -> Result<bool, DriverError> {
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         // SAFETY: the event is live.
         match unsafe { call!(cuEventQuery(self.raw)) } {
             Ok(()) => Ok(true),
@@ -105,7 +136,7 @@ impl Event {
 
     /// Microseconds from `start` to this mark; both must have been passed. The clock ticks about every half microsecond.
     pub fn microseconds_since(&self, start: &Self) -> Result<f64, DriverError> {
-        self.gpu.bind()?;
+        let _current = self.gpu.bind()?;
         let mut milliseconds = 0.0;
         // SAFETY: both events are live, and `milliseconds` outlives the call.
         unsafe { call!(cuEventElapsedTime(&mut milliseconds, start.raw, self.raw)) }?;
@@ -113,10 +144,15 @@ impl Event {
     }
 }
 
+// SAFETY: the driver's handles may be used from any thread; every use makes the context current first.
+unsafe impl Send for Event {}
+// SAFETY: as above; the driver locks what it must.
+unsafe impl Sync for Event {}
+
 impl Drop for Event {
     fn drop(&mut self) {
         // Nothing can be done about a failure here: the context is then lost with all it held.
-        _ = self.gpu.bind();
+        let _current = self.gpu.bind();
         // SAFETY: the event is live, and nothing uses it afterwards.
         _ = unsafe { call!(cuEventDestroy_v2(self.raw)) };
     }

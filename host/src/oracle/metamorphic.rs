@@ -22,11 +22,12 @@ pub trait Executor {
 type Relation = fn(&mut dyn Executor, &Problem) -> Result<(), Failure>;
 
 /// All relations.
-pub const RELATIONS: [(&str, Relation); 5] = [
+pub const RELATIONS: [(&str, Relation); 6] = [
     ("permuted-keys", permuted_keys),
     ("constant-values", constant_values),
     ("shifted-logits", shifted_logits),
     ("repeated-heads", repeated_heads),
+    ("other-batch-entries", other_batch_entries),
     ("split-and-merge", split_and_merge),
 ];
 
@@ -117,6 +118,31 @@ fn repeated_heads(executor: &mut dyn Executor, problem: &Problem) -> Result<(), 
     }
     if shared.lse != copied.lse {
         return Err(wrong("repeated-heads", "the LSE differs from that of repeated K/V heads".into()));
+    }
+    Ok(())
+}
+
+/// What other batch entries there are changes no bit.
+fn other_batch_entries(executor: &mut dyn Executor, problem: &Problem) -> Result<(), Failure> {
+    let case = case("other-batch-entries", problem, Distribution::Normal);
+    let many = Problem { batch: 3, ..case.problem }.in_bshd();
+    let tensors = case.inputs.generate(&many)?;
+    let together = executor.run(&many, &tensors)?;
+    let one = Problem { batch: 1, ..many }.in_bshd();
+    let rows = (one.heads_q * one.seqlen_q) as usize;
+    for b in 0..many.batch {
+        let mut alone = Tensors::unset(&one)?;
+        map_rows(&mut alone.q, &tensors.q, |_, s, h| (b, s, h));
+        map_rows(&mut alone.k, &tensors.k, |_, s, h| (b, s, h));
+        map_rows(&mut alone.v, &tensors.v, |_, s, h| (b, s, h));
+        let alone = executor.run(&one, &alone)?;
+        if let Some((_, s, h)) = alone.o.rows().find(|&(_, s, h)| alone.o.row(0, s, h) != together.o.row(b, s, h)) {
+            let reason = format!("O at batch {b}, head {h}, row {s} differs from that of the batch entry alone");
+            return Err(wrong("other-batch-entries", reason));
+        }
+        if *alone.lse.inner() != together.lse.inner()[b as usize * rows..][..rows] {
+            return Err(wrong("other-batch-entries", format!("the LSE of batch {b} differs from that of it alone")));
+        }
     }
     Ok(())
 }

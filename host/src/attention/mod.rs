@@ -1,116 +1,34 @@
 //! The public API: plan once, launch many times.
 //!
 //! A plan holds a compiled kernel and its launch geometry for one problem on one GPU. A launch only queues the kernel: it
-//! allocates nothing, waits for nothing, and needs no toolchain.
+//! allocates nothing, waits for nothing, and needs no toolchain. `docs/guide/` defines what is computed and shows how to launch
+//! beside other libraries.
 
-use std::fs;
-use std::io;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+mod error;
+mod kernels;
+mod layouts;
+mod window;
+
+use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use builder::{BuildError, Library, PtxArtifact};
 use spec::{
-    AttentionArgs, DeviceLimits, Gene, Illegal, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps, Variant, legal,
+    AttentionArgs, DeviceLimits, Family, Gene, Kernel, LaunchGeometry, PlainMap, Problem, TensorMaps, Variant, legal,
 };
 
+pub use self::error::AttentionError;
+pub use self::kernels::Kernels;
+pub use self::layouts::{Layouts, problem};
+use self::window::window;
 use crate::dispatch::{self, Choice, Chosen, Dispatch};
 use crate::driver::{Argument, DriverError, Function, Gpu, Grid, L2Window, Module, Stream, tensor_map};
-use crate::tensor::{Element, Layout, Tensor};
+use crate::tensor::{Layout, Tensor};
 
 /// Bytes of the widest load a family without a gene for it uses.
 const WIDEST_LOAD: u64 = 16;
-
-/// Why attention cannot be planned or launched.
-#[derive(Debug, thiserror::Error)]
-pub enum AttentionError {
-    /// The variant does not fit the problem or the GPU.
-    #[error("{variant} cannot run {problem}: {reason}")]
-    Illegal {
-        /// What was asked.
-        problem: Box<Problem>,
-        /// How it was to be done.
-        variant: Box<Variant>,
-        /// Why not.
-        reason: Illegal,
-    },
-    /// The kernel's code cannot be had.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The kernel's code cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The PTX file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A tensor does not start where the kernel's loads need it to.
-    #[error("{tensor} is at address {address:#x}; a multiple of {needed} is needed, and not 0")]
-    Misaligned {
-        /// Q, K, V, O or LSE.
-        tensor: &'static str,
-        /// Its address.
-        address: u64,
-        /// What divides a good address.
-        needed: u64,
-    },
-    /// A tensor has another layout than the problem says.
-    #[error("{tensor} is {found:?}, the problem has {expected:?}")]
-    Layout {
-        /// Q, K, V, O or LSE.
-        tensor: &'static str,
-        /// What it is.
-        found: Layout,
-        /// What it should be.
-        expected: Layout,
-    },
-    /// A stream or tensor belongs to another GPU than the plan.
-    #[error("{what} is on {gpu}, the plan on {plan}")]
-    OtherGpu {
-        /// The stream or tensor.
-        what: &'static str,
-        /// UUID of its GPU.
-        gpu: String,
-        /// UUID of the plan's GPU.
-        plan: String,
-    },
-    /// The driver failed.
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-}
-
-/// Layouts of a problem's tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layouts {
-    /// `[batch, seqlen_q, heads_q, head_dim_qk]`.
-    pub q: Layout,
-    /// `[batch, seqlen_kv, heads_kv, head_dim_qk]`.
-    pub k: Layout,
-    /// `[batch, seqlen_kv, heads_kv, head_dim_v]`.
-    pub v: Layout,
-    /// `[batch, seqlen_q, heads_q, head_dim_v]`.
-    pub o: Layout,
-    /// `[batch, seqlen_q, heads_q, 1]` in fp32; in memory the positions of a head follow each other.
-    pub lse: Layout,
-}
-
-impl Layouts {
-    /// The layouts of `problem`.
-    pub fn of(problem: &Problem) -> Self {
-        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, head_dim_v, strides, .. } = *problem;
-        let element = Element::from(problem.dtype);
-        let layout =
-            |seqlen, heads, head_dim, strides| Layout { shape: [batch, seqlen, heads, head_dim], strides, element };
-        Self {
-            q: layout(seqlen_q, heads_q, head_dim_qk, strides.q),
-            k: layout(seqlen_kv, heads_kv, head_dim_qk, strides.k),
-            v: layout(seqlen_kv, heads_kv, head_dim_v, strides.v),
-            o: layout(seqlen_q, heads_q, head_dim_v, strides.o),
-            lse: Layout { element: Element::F32, ..layout(seqlen_q, heads_q, 1, Strides::bhsd(seqlen_q, heads_q, 1)) },
-        }
-    }
-}
+/// Bytes of the narrowest store of O: its elements are stored in pairs at least.
+const NARROWEST_STORE: u64 = 4;
 
 /// Device addresses of a launch's tensors, laid out as [`Layouts::of`] the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +55,7 @@ pub struct Arguments {
     l2_window: Option<L2Window>,
 }
 
-/// A plan: how one problem is done on one GPU.
+/// A plan: how one problem is done on one GPU. Threads may share it; clones share the kernel.
 #[derive(Clone, Debug)]
 pub struct Attention {
     problem: Problem,
@@ -155,56 +73,62 @@ pub struct Attention {
 impl Attention {
     /// A plan by the variant that `dispatch` records as the fastest, or by a default; [`Attention::choice`] says which
     /// and why.
-    pub fn new(
+    pub fn new<K: Kernels>(
         gpu: &Gpu,
-        library: &Library,
+        kernels: &K,
         dispatch: Option<&Dispatch>,
         problem: &Problem,
     ) -> Result<Self, AttentionError> {
-        let Chosen { variant, artifact, choice } =
-            dispatch::choose(library, gpu.name(), gpu.limits(), dispatch, problem)?;
-        Ok(Self { choice, ..Self::from_artifact(gpu, artifact, problem, &variant)? })
+        let chosen = dispatch::choose(kernels, gpu.name(), gpu.limits(), dispatch, problem)?;
+        Self::from_chosen(gpu, kernels, problem, chosen)
     }
 
     /// A plan by the variant that the dispatch records in a file name for this GPU. The file is verified first: records of
     /// another GPU, of code that has changed since, or that cannot be read leave a default, and [`Attention::choice`] says
     /// so. `host verify` checks such a file in depth.
-    pub fn by_file(gpu: &Gpu, library: &Library, records: &Path, problem: &Problem) -> Result<Self, AttentionError> {
-        let Chosen { variant, artifact, choice } =
-            dispatch::choose_by_file(library, gpu.name(), gpu.limits(), records, problem)?;
-        Ok(Self { choice, ..Self::from_artifact(gpu, artifact, problem, &variant)? })
+    pub fn by_file<K: Kernels>(
+        gpu: &Gpu,
+        kernels: &K,
+        records: &Path,
+        problem: &Problem,
+    ) -> Result<Self, AttentionError> {
+        let chosen = dispatch::choose_by_file(kernels, gpu.name(), gpu.limits(), records, problem)?;
+        Self::from_chosen(gpu, kernels, problem, chosen)
     }
 
-    /// A plan by this variant, whose PTX comes from `library`; it may be compiled there first.
-    pub fn with_variant(
+    /// A plan by this variant, whose PTX comes from `kernels`; a library may compile it first.
+    pub fn with_variant<K: Kernels>(
         gpu: &Gpu,
-        library: &Library,
+        kernels: &K,
         problem: &Problem,
         variant: &Variant,
     ) -> Result<Self, AttentionError> {
         // Before anything is compiled.
+        check_problem(gpu.limits(), problem)?;
         geometry(gpu.limits(), problem, variant)?;
-        let artifact = dispatch::code(library, gpu.limits().sm, problem, variant)?;
-        Self::from_artifact(gpu, artifact, problem, variant)
+        let artifact = kernels.find(&variant.kernel(problem), gpu.limits().sm)?;
+        Self::from_ptx(gpu, &kernels.ptx(&artifact)?, problem, variant)
     }
 
-    fn from_artifact(
+    fn from_chosen<K: Kernels>(
         gpu: &Gpu,
-        PtxArtifact { path, .. }: PtxArtifact,
+        kernels: &K,
         problem: &Problem,
-        variant: &Variant,
+        Chosen { variant, artifact, choice }: Chosen<K::Artifact>,
     ) -> Result<Self, AttentionError> {
-        let ptx = fs::read_to_string(&path).map_err(|source| AttentionError::Read { path, source })?;
-        Self::from_ptx(gpu, &ptx, problem, variant)
+        let plan = Self::from_ptx(gpu, &kernels.ptx(&artifact)?, problem, &variant)?;
+        Ok(Self { choice, ..plan })
     }
 
     /// A plan by this variant with PTX at hand, as the builder makes it of `variant.kernel(problem)`.
     pub fn from_ptx(gpu: &Gpu, ptx: &str, problem: &Problem, variant: &Variant) -> Result<Self, AttentionError> {
+        check_interface(ptx, &variant.kernel(problem))?;
         Self::from_module(&Module::load(gpu, ptx)?, problem, variant)
     }
 
     /// A plan by this variant with its kernel loaded.
     pub fn from_module(module: &Module, problem: &Problem, variant: &Variant) -> Result<Self, AttentionError> {
+        check_problem(module.gpu().limits(), problem)?;
         let geometry = geometry(module.gpu().limits(), problem, variant)?;
         let function = module.function(builder::ptx::ENTRY)?;
         function.allow_shared(geometry.shared_bytes)?;
@@ -264,9 +188,10 @@ impl Attention {
     /// The kernel's arguments for tensors at these addresses; a caller that launches often on the same ones can keep them.
     pub fn arguments(&self, addresses: &Addresses) -> Result<Arguments, AttentionError> {
         let Addresses { q, k, v, o, lse } = *addresses;
-        for (tensor, address) in [("Q", q), ("K", k), ("V", v), ("O", o)] {
+        for (tensor, address) in [("Q", q), ("K", k), ("V", v)] {
             check_alignment(tensor, address, self.load_bytes)?;
         }
+        check_alignment("O", o, self.load_bytes.max(NARROWEST_STORE))?;
         if lse != 0 {
             check_alignment("LSE", lse, size_of::<f32>() as u64)?;
         }
@@ -351,6 +276,11 @@ impl Attention {
         &self.choice
     }
 
+    /// What is launched, how, and why so, in one line.
+    pub fn explain(&self) -> Explanation<'_> {
+        Explanation(self)
+    }
+
     /// The layouts of its tensors.
     pub fn layouts(&self) -> &Layouts {
         &self.layouts
@@ -375,6 +305,27 @@ impl Attention {
     }
 }
 
+/// A plan in one line, for logs: `b1-...: mma:...; a default: ...; 64 blocks of 128 threads, 24576 B of shared memory each`.
+#[derive(Clone, Copy, Debug)]
+pub struct Explanation<'a>(&'a Attention);
+
+impl fmt::Display for Explanation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Attention { problem, variant, choice, geometry, .. } = self.0;
+        let LaunchGeometry { blocks, threads, shared_bytes, .. } = geometry;
+        write!(f, "{problem}: {variant}; {choice}; ")?;
+        write!(f, "{blocks} blocks of {threads} threads, {shared_bytes} B of shared memory each")
+    }
+}
+
+/// That some variant can run the problem on the GPU; the refusal is the problem's own.
+pub(crate) fn check_problem(limits: &DeviceLimits, problem: &Problem) -> Result<(), AttentionError> {
+    // It fits whatever any variant fits.
+    legal(problem, &Variant::smallest(Family::Tiled), limits)
+        .map_err(|reason| AttentionError::Problem { problem: Box::new(*problem), reason })?;
+    Layouts::of(problem).check()
+}
+
 /// How a legal variant is launched.
 pub(crate) fn geometry(
     limits: &DeviceLimits,
@@ -388,14 +339,17 @@ pub(crate) fn geometry(
     })
 }
 
-/// The window over K and V, or over K alone where one window does not reach over both; `None` where nothing is set aside.
-fn window([k, v]: [Range<u64>; 2], set_aside: u64, largest: u64) -> Option<L2Window> {
-    let both = k.start.min(v.start)..k.end.max(v.end);
-    let Range { start, end } = if both.end - both.start <= largest { both } else { k };
-    let bytes = (end - start).min(largest);
-    // More than is set aside would drive itself out.
-    let share = (set_aside as f64 / bytes as f64).min(1.0) as f32;
-    (set_aside > 0 && bytes > 0).then_some(L2Window { start, bytes, share })
+/// That a kernel takes what it will be given: a source of kernels may be older or newer than this library.
+fn check_interface(ptx: &str, kernel: &Kernel) -> Result<(), AttentionError> {
+    let mut expected = vec![size_of::<AttentionArgs>()];
+    if kernel.takes_tensor_maps() {
+        expected.push(size_of::<TensorMaps>());
+    }
+    let found = builder::ptx::parameter_bytes(ptx);
+    if found == expected {
+        return Ok(());
+    }
+    Err(AttentionError::Interface { kernel: Box::new(*kernel), found, expected })
 }
 
 fn check_alignment(tensor: &'static str, address: u64, needed: u64) -> Result<(), AttentionError> {
@@ -418,23 +372,19 @@ mod tests {
     }
 
     #[test]
-    fn a_window_reaches_over_k_and_v_as_far_as_it_may() {
-        let [k, v] = [1000..1400, 500..900];
-        let of = |start, bytes, share| Some(L2Window { start, bytes, share });
-        assert_eq!(window([k.clone(), v.clone()], 900, 1000), of(500, 900, 1.0));
-        assert_eq!(window([k.clone(), v.clone()], 450, 1000), of(500, 900, 0.5));
-        assert_eq!(window([k.clone(), v.clone()], 800, 899), of(1000, 400, 1.0));
-        assert_eq!(window([k.clone(), v.clone()], 50, 100), of(1000, 100, 0.5));
-        assert_eq!(window([k.clone(), v.clone()], 0, 1000), None);
-        assert_eq!(window([k, v], 100, 0), None);
+    fn a_kernel_of_other_sources_is_not_launched() {
+        let variant = Variant::smallest(Family::Tiled);
+        let ptx = ".visible .entry attention(\n.param .align 8 .b8 attention_param_0[8]\n)\n{\n}";
+        let error = check_interface(ptx, &variant.kernel(&Problem::SEED)).unwrap_err().to_string();
+        assert!(error.contains("takes arguments of [8] B, this library passes ["), "{error}");
     }
 
     #[test]
-    fn lse_is_contiguous_by_heads() {
-        let problem = Problem::SEED.with_seqlens(7, 9);
-        let Layouts { q, k, lse, .. } = Layouts::of(&problem);
-        assert_eq!((q.shape, k.shape, lse.shape), ([1, 7, 8, 64], [1, 9, 8, 64], [1, 7, 8, 1]));
-        assert_eq!(lse.strides, Strides { batch: 56, seq: 1, head: 7 });
-        assert_eq!(lse.extent().unwrap(), 56);
+    fn what_a_caller_keeps_may_move_between_threads() {
+        const fn send<T: Send>() {}
+        const fn send_and_sync<T: Send + Sync>() {}
+        send_and_sync::<(Gpu, Module, Function, Stream, Tensor)>();
+        send_and_sync::<(Attention, Arguments, Addresses, AttentionError)>();
+        send::<crate::driver::Graph>();
     }
 }

@@ -1,0 +1,116 @@
+//! What can be wrong with a request.
+
+use builder::BuildError;
+use spec::{Illegal, Kernel, Problem, Variant};
+
+use crate::driver::DriverError;
+use crate::tensor::Layout;
+
+/// Why attention cannot be planned or launched. Nothing is then launched or written.
+#[derive(Debug, thiserror::Error)]
+pub enum AttentionError {
+    /// No variant can run the problem on the GPU.
+    #[error("{problem} cannot be run: {reason}")]
+    Problem {
+        /// What was asked.
+        problem: Box<Problem>,
+        /// Why not.
+        reason: Illegal,
+    },
+    /// The variant does not fit the problem or the GPU.
+    #[error("{variant} cannot run {problem}: {reason}")]
+    Illegal {
+        /// What was asked.
+        problem: Box<Problem>,
+        /// How it was to be done.
+        variant: Box<Variant>,
+        /// Why not.
+        reason: Illegal,
+    },
+    /// A tensor whose size contradicts another's.
+    #[error("the {dimension} of {tensor} is {found}; that of {other} is {expected}, and they must be equal")]
+    Mismatch {
+        /// The tensor.
+        tensor: &'static str,
+        /// Which of its dimensions.
+        dimension: &'static str,
+        /// Its size.
+        found: u32,
+        /// The tensor that it contradicts.
+        other: &'static str,
+        /// The size there.
+        expected: u32,
+    },
+    /// A tensor whose elements are of another type than those of Q, or of one that no kernel takes.
+    #[error("the elements of {tensor} are {found}; {allowed} is allowed")]
+    Element {
+        /// The tensor.
+        tensor: &'static str,
+        /// Their type.
+        found: crate::tensor::Element,
+        /// What they may be.
+        allowed: &'static str,
+    },
+    /// Strides that are negative, or that span more bytes than there are addresses.
+    #[error("{tensor} cannot lie in memory so: {layout:?}; strides of at least 0 are allowed")]
+    Strides {
+        /// The tensor.
+        tensor: &'static str,
+        /// Its layout.
+        layout: Layout,
+    },
+    /// Rows of the output that share memory.
+    #[error("rows of O overlap: {layout:?}; each stride must reach past what the smaller ones span")]
+    Overlap {
+        /// Its layout.
+        layout: Layout,
+    },
+    /// The kernel's code cannot be had.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The kernel's code was made of other sources than this library.
+    #[error(
+        "the kernel {kernel} takes arguments of {found:?} B, this library passes {expected:?} B: one is of older sources"
+    )]
+    Interface {
+        /// The kernel.
+        kernel: Box<Kernel>,
+        /// What it takes.
+        found: Vec<usize>,
+        /// What it would be given.
+        expected: Vec<usize>,
+    },
+    /// A tensor does not start where the kernel's loads need it to.
+    #[error("{tensor} is at address {address:#x}; a multiple of {needed} is needed, and not 0")]
+    Misaligned {
+        /// Q, K, V, O or LSE.
+        tensor: &'static str,
+        /// Its address.
+        address: u64,
+        /// What divides a good address.
+        needed: u64,
+    },
+    /// A tensor has another layout than the problem says.
+    #[error("{tensor} is {found:?}, the problem has {expected:?}")]
+    Layout {
+        /// Q, K, V, O or LSE.
+        tensor: &'static str,
+        /// What it is.
+        found: Layout,
+        /// What it should be.
+        expected: Layout,
+    },
+    /// A stream or tensor belongs to another GPU than the plan.
+    #[error("{what} is on {gpu}, the plan on {plan}")]
+    OtherGpu {
+        /// The stream or tensor.
+        what: &'static str,
+        /// UUID of its GPU.
+        gpu: String,
+        /// UUID of the plan's GPU.
+        plan: String,
+    },
+    /// The driver failed.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}

@@ -1,0 +1,155 @@
+//! How a problem's tensors lie in memory, and the problem that given tensors make.
+
+use spec::{Dtype, Mask, Problem, Strides, TensorStrides};
+
+use super::AttentionError;
+use crate::tensor::{Element, Layout};
+
+/// Layouts of a problem's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layouts {
+    /// `[batch, seqlen_q, heads_q, head_dim_qk]`.
+    pub q: Layout,
+    /// `[batch, seqlen_kv, heads_kv, head_dim_qk]`.
+    pub k: Layout,
+    /// `[batch, seqlen_kv, heads_kv, head_dim_v]`.
+    pub v: Layout,
+    /// `[batch, seqlen_q, heads_q, head_dim_v]`.
+    pub o: Layout,
+    /// `[batch, seqlen_q, heads_q, 1]` in fp32; in memory the positions of a head follow each other.
+    pub lse: Layout,
+}
+
+impl Layouts {
+    /// The layouts of `problem`.
+    pub fn of(problem: &Problem) -> Self {
+        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, head_dim_v, strides, .. } = *problem;
+        let element = Element::from(problem.dtype);
+        let layout =
+            |seqlen, heads, head_dim, strides| Layout { shape: [batch, seqlen, heads, head_dim], strides, element };
+        Self {
+            q: layout(seqlen_q, heads_q, head_dim_qk, strides.q),
+            k: layout(seqlen_kv, heads_kv, head_dim_qk, strides.k),
+            v: layout(seqlen_kv, heads_kv, head_dim_v, strides.v),
+            o: layout(seqlen_q, heads_q, head_dim_v, strides.o),
+            lse: Layout { element: Element::F32, ..layout(seqlen_q, heads_q, 1, Strides::bhsd(seqlen_q, heads_q, 1)) },
+        }
+    }
+
+    /// That no tensor lies in memory as none can, and that no two rows of O are the same memory.
+    pub(super) fn check(&self) -> Result<(), AttentionError> {
+        for (tensor, layout) in [("Q", self.q), ("K", self.k), ("V", self.v), ("O", self.o)] {
+            layout.extent().map_err(|_| AttentionError::Strides { tensor, layout })?;
+        }
+        if self.o.overlaps() { Err(AttentionError::Overlap { layout: self.o }) } else { Ok(()) }
+    }
+}
+
+/// The problem of attending with Q to K and V, where O is laid out like Q.
+///
+/// # Errors
+///
+/// The tensors contradict each other: the error names the tensor, the dimension and both sizes. Whether a kernel can run the
+/// problem is decided where it is planned.
+pub fn problem(q: &Layout, k: &Layout, v: &Layout, mask: Mask, scale: Option<f32>) -> Result<Problem, AttentionError> {
+    let dtype = match q.element {
+        Element::F16 => Dtype::F16,
+        Element::Bf16 => Dtype::Bf16,
+        found @ Element::F32 => return Err(AttentionError::Element { tensor: "Q", found, allowed: "f16 or bf16" }),
+    };
+    let allowed = match dtype {
+        Dtype::F16 => "f16, as in Q,",
+        Dtype::Bf16 => "bf16, as in Q,",
+    };
+    for (tensor, found) in [("K", k.element), ("V", v.element)] {
+        if found != q.element {
+            return Err(AttentionError::Element { tensor, found, allowed });
+        }
+    }
+    const DIMENSIONS: [&str; 4] = ["batch", "seqlen", "heads", "head_dim"];
+    for (tensor, given, other, expected, dimension) in
+        [("K", k, "Q", q, 0), ("V", v, "Q", q, 0), ("V", v, "K", k, 1), ("V", v, "K", k, 2), ("K", k, "Q", q, 3)]
+    {
+        let (found, expected) = (given.shape[dimension], expected.shape[dimension]);
+        if found != expected {
+            let dimension = DIMENSIONS[dimension];
+            return Err(AttentionError::Mismatch { tensor, dimension, found, other, expected });
+        }
+    }
+    let ([batch, seqlen_q, heads_q, head_dim_qk], [_, seqlen_kv, heads_kv, head_dim_v]) = (q.shape, v.shape);
+    let o = q.strides_like([batch, seqlen_q, heads_q, head_dim_v]);
+    Ok(Problem {
+        heads_kv,
+        seqlen_kv,
+        head_dim_v,
+        mask,
+        scale,
+        strides: TensorStrides { q: q.strides, k: k.strides, v: v.strides, o },
+        ..Problem::new(batch, heads_q, seqlen_q, head_dim_qk, dtype)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lse_is_contiguous_by_heads() {
+        let problem = Problem::SEED.with_seqlens(7, 9);
+        let Layouts { q, k, lse, .. } = Layouts::of(&problem);
+        assert_eq!((q.shape, k.shape, lse.shape), ([1, 7, 8, 64], [1, 9, 8, 64], [1, 7, 8, 1]));
+        assert_eq!(lse.strides, Strides { batch: 56, seq: 1, head: 7 });
+        assert_eq!(lse.extent().unwrap(), 56);
+    }
+
+    #[test]
+    fn tensors_make_the_problem_whose_tensors_they_are() {
+        let bshd = Problem { head_dim_v: 96, mask: Mask::Full, ..Problem::new(3, 6, 1, 40, Dtype::Bf16) }
+            .with_seqlens(5, 7)
+            .with_heads_kv(2);
+        let one_head = Problem::new(1, 1, 5, 40, Dtype::F16);
+        let scaled = Problem { scale: Some(0.0), ..bshd };
+        for expected in [bshd, bshd.in_bhsd(), scaled, one_head, one_head.in_bhsd()] {
+            let Layouts { q, k, v, .. } = Layouts::of(&expected);
+            assert_eq!(problem(&q, &k, &v, Mask::Full, expected.scale).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn contradictions_name_the_dimension_and_both_sizes() {
+        let Layouts { q, k, v, .. } = Layouts::of(&Problem::SEED);
+        let refusal = |change: &dyn Fn(&mut [Layout; 3])| {
+            let mut tensors = [q, k, v];
+            change(&mut tensors);
+            let [q, k, v] = tensors;
+            problem(&q, &k, &v, Mask::Full, None).unwrap_err().to_string()
+        };
+        let line = refusal(&|t| t[2].shape[1] = 6);
+        assert_eq!(line, "the seqlen of V is 6; that of K is 512, and they must be equal");
+        let line = refusal(&|t| t[1].shape[0] = 2);
+        assert_eq!(line, "the batch of K is 2; that of Q is 1, and they must be equal");
+        let line = refusal(&|t| t[1].shape[3] = 72);
+        assert_eq!(line, "the head_dim of K is 72; that of Q is 64, and they must be equal");
+        let line = refusal(&|t| t[2].shape[2] = 4);
+        assert_eq!(line, "the heads of V is 4; that of K is 8, and they must be equal");
+        let line = refusal(&|t| t[2].element = Element::Bf16);
+        assert_eq!(line, "the elements of V are bf16; f16, as in Q, is allowed");
+        let line = refusal(&|t| t.iter_mut().for_each(|t| t.element = Element::F32));
+        assert_eq!(line, "the elements of Q are f32; f16 or bf16 is allowed");
+    }
+
+    #[test]
+    fn outputs_whose_rows_overlap_are_refused() {
+        let check = |change: &dyn Fn(&mut Problem)| {
+            let mut problem = Problem { batch: 2, ..Problem::SEED }.in_bhsd();
+            change(&mut problem);
+            Layouts::of(&problem).check()
+        };
+        assert!(check(&|_| {}).is_ok());
+        assert!(check(&|p| (p.strides.k.head, p.strides.v.batch) = (0, 0)).is_ok());
+        assert!(matches!(check(&|p| p.strides.o.head = 0), Err(AttentionError::Overlap { .. })));
+        assert!(matches!(check(&|p| p.strides.o.seq -= 8), Err(AttentionError::Overlap { .. })));
+        assert!(matches!(check(&|p| p.strides.q.seq = -64), Err(AttentionError::Strides { tensor: "Q", .. })));
+        assert!(matches!(check(&|p| p.strides.v.batch = i64::MAX), Err(AttentionError::Strides { tensor: "V", .. })));
+    }
+}

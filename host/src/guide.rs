@@ -1,0 +1,21 @@
+//! The code in the guide, compiled and, where it needs no GPU, run.
+
+macro_rules! pages {
+    ($($page:ident $file:literal)*) => {
+        $(
+            #[doc = include_str!(concat!("../../docs/guide/", $file))]
+            struct $page;
+        )*
+    };
+}
+
+pages! {
+    Masks "masks.md"
+    Scale "scale.md"
+    Heads "heads.md"
+    Lse "lse.md"
+    Shapes "shapes.md"
+    Layouts "layouts.md"
+    Determinism "determinism.md"
+    Plans "plans.md"
+}

@@ -1,0 +1,333 @@
+//! Plans and launches beside a driver that only records: what a launch allocates, passes and leaves behind, on two GPUs, on any
+//! machine. What kernels compute is tested elsewhere.
+//!
+//! A process can load only one driver, so this program starts itself again with the recording one.
+
+use std::alloc::{GlobalAlloc, Layout as Memory, System};
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+use host::attention::{Addresses, Attention, AttentionError};
+use host::driver::{DriverError, Gpu, Stream};
+use host::shipped;
+use host::tensor::{Element, Layout, Tensor};
+use libloading::Library;
+use libtest_mimic::{Arguments, Failed, Trial};
+use spec::{AttentionArgs, Dtype, Family, Problem, Strides, Variant};
+
+/// Set where the recording driver is the driver.
+const WITH_DRIVER: &str = "EVOATTN_TEST_RECORDER";
+
+/// Long enough to fill every GPU: its default uses the copy engine.
+const LONG: Problem = Problem::new(1, 32, 8192, 128, Dtype::Bf16);
+
+const ADDRESSES: Addresses = Addresses { q: 0x10000, k: 0x20000, v: 0x30000, o: 0x40000, lse: 0x50000 };
+
+unsafe extern "C" {
+    fn cuCtxGetCurrent(context: *mut *mut c_void) -> c_int;
+    fn cuCtxSetCurrent(context: *mut c_void) -> c_int;
+}
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, with a count for each thread.
+struct Counting;
+
+// SAFETY: everything is passed on.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as the caller vouches for.
+        unsafe { System.alloc(memory) }
+    }
+
+    unsafe fn dealloc(&self, address: *mut u8, memory: Memory) {
+        // SAFETY: as the caller vouches for.
+        unsafe { System.dealloc(address, memory) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+type Outcome = Result<(), Failed>;
+
+type Test = fn() -> Outcome;
+
+const TESTS: &[(&str, Test)] = &[
+    ("a_launch_allocates_nothing", a_launch_allocates_nothing),
+    ("a_launch_passes_what_the_problem_says", a_launch_passes_what_the_problem_says),
+    ("the_callers_context_stays_current", the_callers_context_stays_current),
+    ("threads_share_a_plan", threads_share_a_plan),
+    ("what_belongs_to_another_gpu_is_refused", what_belongs_to_another_gpu_is_refused),
+    ("a_bad_request_launches_nothing", a_bad_request_launches_nothing),
+    ("a_failed_launch_is_told", a_failed_launch_is_told),
+    ("a_plan_explains_itself", a_plan_explains_itself),
+];
+
+fn main() -> ExitCode {
+    if std::env::var_os(WITH_DRIVER).is_none() {
+        return with_recorder();
+    }
+    let mut arguments = Arguments::from_args();
+    // The driver counts for all of them.
+    arguments.test_threads = Some(1);
+    let trials = TESTS.iter().map(|(name, test)| Trial::test(*name, test)).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Runs this program again with the recording driver.
+fn with_recorder() -> ExitCode {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recording_driver.rs");
+    let mut compiler = Command::new("rustc");
+    compiler.args(["--edition=2024", "--crate-type=cdylib", "--crate-name=recording_driver", "-o"]);
+    compiler.arg(folder.path().join("libcuda.so.1")).arg(source);
+    assert!(compiler.status().expect("rustc").success());
+    let program = std::env::current_exe().expect("this program");
+    let mut child = Command::new(program);
+    child.args(std::env::args_os().skip(1)).env(WITH_DRIVER, "1").env("LD_LIBRARY_PATH", folder.path());
+    ExitCode::from(if child.status().expect("this program").success() { 0 } else { 101 })
+}
+
+fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(otherwise().into()) }
+}
+
+/// Launches, encoded tensor maps and live allocations so far.
+fn recorded() -> [u64; 3] {
+    let mut counts = [0; 3];
+    // SAFETY: the recording driver's own function, which fills the array.
+    unsafe { driver().get::<unsafe extern "C" fn(*mut [u64; 3])>("recorded").expect("recorded")(&mut counts) };
+    counts
+}
+
+fn driver() -> Library {
+    // SAFETY: the recording driver, which is loaded already.
+    unsafe { Library::new("libcuda.so.1") }.expect("the recording driver")
+}
+
+fn current_context() -> usize {
+    let mut context = std::ptr::null_mut();
+    // SAFETY: `context` outlives the call.
+    unsafe { cuCtxGetCurrent(&mut context) };
+    context as usize
+}
+
+fn make_current(context: usize) {
+    // SAFETY: the recording driver takes any number.
+    unsafe { cuCtxSetCurrent(std::ptr::without_provenance_mut(context)) };
+}
+
+fn plan(gpu: &Gpu, problem: &Problem) -> Result<Attention, Failed> {
+    Ok(Attention::new(gpu, &shipped::catalog()?, shipped::dispatch(gpu.name())?.as_ref(), problem)?)
+}
+
+fn a_launch_allocates_nothing() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let stream = Stream::new(&gpu)?;
+    for problem in [Problem::SEED, LONG] {
+        let plan = plan(&gpu, &problem)?;
+        let other = Addresses { q: ADDRESSES.q + 0x1000, ..ADDRESSES };
+        let before = recorded();
+        let allocations = ALLOCATIONS.get();
+        for _ in 0..500 {
+            // SAFETY: the driver reads no tensor.
+            unsafe {
+                plan.launch_at(&stream, &ADDRESSES)?;
+                plan.launch_at(&stream, &other)?;
+                plan.launch_at(&stream, &other)?;
+            }
+        }
+        let allocations = ALLOCATIONS.get() - allocations;
+        let after = recorded();
+        ensure(allocations == 0, || format!("{allocations} allocations by {}", plan.explain()))?;
+        ensure(after[0] - before[0] == 1500, || format!("{before:?} {after:?}"))?;
+        // Encoded anew only where the addresses changed: two of the three times.
+        let maps = if plan.variant().family() == Family::Wgmma { 3 * 1000 } else { 0 };
+        ensure(after[1] - before[1] == maps, || format!("{before:?} {after:?} by {}", plan.explain()))?;
+        ensure(after[2] == before[2], || "memory of the GPU was allocated".into())?;
+    }
+    Ok(())
+}
+
+fn a_launch_passes_what_the_problem_says() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let problem = Problem { scale: Some(-0.25), ..Problem::SEED.with_heads_kv(2).with_seqlens(7, 300).in_bhsd() };
+    let plan = plan(&gpu, &problem)?;
+    // SAFETY: the default stream, and the driver reads no tensor.
+    unsafe { plan.launch_at(&Stream::borrow(&gpu, std::ptr::null_mut())?, &ADDRESSES) }?;
+    let mut bytes = [0u8; size_of::<AttentionArgs>()];
+    // SAFETY: the recording driver writes as many bytes as the argument has.
+    unsafe { driver().get::<unsafe extern "C" fn(*mut u8)>("last_argument")?(bytes.as_mut_ptr()) };
+    // SAFETY: it is made of numbers.
+    let passed = unsafe { bytes.as_ptr().cast::<AttentionArgs>().read_unaligned() };
+    let Addresses { q, k, v, o, lse } = ADDRESSES;
+    ensure(passed == plan.geometry().args(&problem, [q, k, v, o, lse]), || format!("{passed:?}"))?;
+    ensure(passed.scale_log2 == -0.25 * std::f32::consts::LOG2_E, || format!("{passed:?}"))
+}
+
+fn the_callers_context_stays_current() -> Outcome {
+    const CALLERS: usize = 0x77;
+    thread::spawn(|| -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        for before in [CALLERS, 0] {
+            make_current(before);
+            let check = |what: &str, expected: usize| match current_context() {
+                now if now == expected => Ok(()),
+                now => Err(format!("{what} left context {now:#x} current instead of {expected:#x}")),
+            };
+            let gpus = [Gpu::open(0), Gpu::open(1)].map(|gpu| gpu.map_err(|e| text(&e)));
+            // A thread without a context gets that of the first GPU it opens.
+            let expected = if before == 0 { 1 } else { before };
+            check("opening", expected)?;
+            for gpu in gpus {
+                let gpu = gpu?;
+                let plan = plan(&gpu, &Problem::SEED).map_err(|e| format!("{e:?}"))?;
+                check("planning", expected)?;
+                let stream = Stream::new(&gpu).map_err(|e| text(&e))?;
+                let tensor = Tensor::new(&gpu, plan.layouts().q).map_err(|e| text(&e))?;
+                check("allocating", expected)?;
+                // SAFETY: the driver reads no tensor.
+                unsafe { plan.launch_at(&stream, &ADDRESSES) }.map_err(|e| text(&e))?;
+                check("launching", expected)?;
+                drop((tensor, stream, plan));
+                check("dropping", expected)?;
+            }
+        }
+        Ok(())
+    })
+    .join()
+    .expect("no panic")
+    .map_err(Failed::from)
+}
+
+fn threads_share_a_plan() -> Outcome {
+    let gpu = Gpu::open(1)?;
+    let (plan, stream) = (plan(&gpu, &LONG)?, Stream::new(&gpu)?);
+    let before = recorded();
+    thread::scope(|scope| {
+        for i in 0..8 {
+            let (plan, stream) = (&plan, &stream);
+            scope.spawn(move || {
+                let addresses = Addresses { o: ADDRESSES.o + 0x1000 * i, ..ADDRESSES };
+                for _ in 0..100 {
+                    // SAFETY: the driver reads no tensor.
+                    unsafe { plan.launch_at(stream, &addresses) }.expect("a launch");
+                }
+            });
+        }
+    });
+    let launches = recorded()[0] - before[0];
+    ensure(launches == 800, || format!("{launches} launches"))
+}
+
+fn what_belongs_to_another_gpu_is_refused() -> Outcome {
+    let (here, there) = (Gpu::open(0)?, Gpu::open(1)?);
+    let plan = plan(&here, &Problem::SEED)?;
+    let stream = Stream::new(&there)?;
+    let before = recorded()[0];
+    // SAFETY: nothing is launched.
+    let refused = unsafe { plan.launch_at(&stream, &ADDRESSES) };
+    ensure(matches!(refused, Err(AttentionError::OtherGpu { what: "the stream", .. })), || format!("{refused:?}"))?;
+    // The handle of a stream on the second GPU, as the recording driver numbers them.
+    // SAFETY: the driver does not look behind it.
+    let refused = unsafe { Stream::borrow(&here, std::ptr::without_provenance_mut(0x3002)) };
+    ensure(matches!(refused, Err(DriverError::ForeignStream { .. })), || format!("{refused:?}"))?;
+    // SAFETY: as above.
+    unsafe { Stream::borrow(&here, std::ptr::without_provenance_mut(0x3001)) }?;
+
+    let layouts = plan.layouts();
+    let (q, k, v) = (Tensor::new(&here, layouts.q)?, Tensor::new(&there, layouts.k)?, Tensor::new(&here, layouts.v)?);
+    let mut o = Tensor::new(&here, layouts.o)?;
+    let refused = plan.launch(&Stream::new(&here)?, [&q, &k, &v], &mut o, None);
+    ensure(matches!(refused, Err(AttentionError::OtherGpu { what: "K", .. })), || format!("{refused:?}"))?;
+    ensure(recorded()[0] == before, || "something was launched".into())
+}
+
+fn a_bad_request_launches_nothing() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let before = recorded();
+    let mut overlapping = Problem::SEED;
+    overlapping.strides.o = Strides { head: 0, ..overlapping.strides.o };
+    let mut negative = Problem::SEED;
+    negative.strides.v.seq *= -1;
+    for (problem, expected) in [
+        (Problem::new(1, 1, 1, 65, Dtype::F16), "head_dim_qk is 65; multiples of 8 from 8 to 256 are allowed"),
+        (Problem::SEED.with_heads_kv(3), "heads_q is 8; it must be a multiple of heads_kv, 3"),
+        (Problem { batch: 0, ..Problem::SEED }, "batch is 0; at least 1 is needed"),
+        (Problem { scale: Some(f32::NAN), ..Problem::SEED }, "the softmax scale must be finite"),
+        (overlapping, "rows of O overlap"),
+        (negative, "V cannot lie in memory so"),
+    ] {
+        let line = match plan(&gpu, &problem) {
+            Ok(plan) => return Err(format!("planned: {}", plan.explain()).into()),
+            Err(error) => error.message().unwrap_or_default().to_owned(),
+        };
+        ensure(line.contains(expected) && !line.contains('\n'), || line)?;
+    }
+    let plan = plan(&gpu, &Problem::SEED)?;
+    let stream = Stream::new(&gpu)?;
+    for (tensor, address) in [("Q", 0), ("K", 2), ("V", 8), ("O", 4), ("LSE", 2)] {
+        let mut addresses = ADDRESSES;
+        let of = match tensor {
+            "Q" => &mut addresses.q,
+            "K" => &mut addresses.k,
+            "V" => &mut addresses.v,
+            "O" => &mut addresses.o,
+            _ => &mut addresses.lse,
+        };
+        *of = if address == 0 { 0 } else { *of + address };
+        // SAFETY: nothing is launched.
+        let refused = unsafe { plan.launch_at(&stream, &addresses) };
+        let named = matches!(refused, Err(AttentionError::Misaligned { tensor: name, .. }) if name == tensor);
+        ensure(named, || format!("{tensor}: {refused:?}"))?;
+    }
+    // Loads of one element take any place where an element may lie, but outputs are stored in pairs.
+    let variant = Variant::smallest(Family::Tiled);
+    let narrow = Attention::with_variant(&gpu, &shipped::catalog()?, &Problem::SEED, &variant)?;
+    let mut addresses = Addresses { q: ADDRESSES.q + 2, k: ADDRESSES.k + 6, v: ADDRESSES.v + 10, ..ADDRESSES };
+    narrow.arguments(&addresses)?;
+    addresses.o += 2;
+    let refused = narrow.arguments(&addresses);
+    ensure(matches!(refused, Err(AttentionError::Misaligned { tensor: "O", needed: 4, .. })), || {
+        format!("{refused:?}")
+    })?;
+
+    let layouts = plan.layouts();
+    let (q, k, v) = (Tensor::new(&gpu, layouts.q)?, Tensor::new(&gpu, layouts.k)?, Tensor::new(&gpu, layouts.v)?);
+    let mut short = Tensor::new(&gpu, Layout::bshd([1, 256, 8, 64], Element::F16))?;
+    let refused = plan.launch(&stream, [&q, &k, &v], &mut short, None);
+    ensure(matches!(refused, Err(AttentionError::Layout { tensor: "O", .. })), || format!("{refused:?}"))?;
+    ensure(recorded()[0] == before[0], || "something was launched".into())
+}
+
+fn a_failed_launch_is_told() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let (plan, stream) = (plan(&gpu, &Problem::SEED)?, Stream::new(&gpu)?);
+    let driver = driver();
+    // SAFETY: the recording driver's own function.
+    let let_launches_return = unsafe { driver.get::<extern "C" fn(c_int)>("let_launches_return") }?;
+    let_launches_return(719);
+    // SAFETY: the driver reads no tensor.
+    let failed = unsafe { plan.launch_at(&stream, &ADDRESSES) };
+    let_launches_return(0);
+    let Err(AttentionError::Driver(error)) = failed else { return Err(format!("{failed:?}").into()) };
+    let line = error.to_string();
+    ensure(error.code() == Some(719) && error.breaks_context() && line.starts_with("cuLaunchKernelEx: "), || line)
+}
+
+fn a_plan_explains_itself() -> Outcome {
+    let line = plan(&Gpu::open(0)?, &Problem::SEED)?.explain().to_string();
+    let parts = [
+        "b1-hq8-hk8-sq512-sk512-dqk64-dv64-f16-full-bshd: mma:tile_q=32,",
+        "; a default: no dispatch records were given; ",
+        " blocks of 256 threads, ",
+    ];
+    ensure(parts.iter().all(|part| line.contains(part)) && !line.contains('\n'), || line)
+}
