@@ -96,7 +96,7 @@ impl BlockWalk {
             n
         } else if self.tiles == TileOrder::Backward as u32 {
             tiles_q - 1 - n
-        } else if n % 2 == 0 {
+        } else if n.is_multiple_of(2) {
             tiles_q - 1 - n / 2
         } else {
             n / 2
