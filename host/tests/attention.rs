@@ -13,7 +13,7 @@ use host::device::{Code, Device, Failure, Samples, Subject, TimingPlan, worker};
 use host::driver::Gpu;
 use host::oracle::metamorphic::RELATIONS;
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{DeviceLimits, Dtype, Kernel, Problem, Variant, defaults, legal};
+use spec::{DeviceLimits, Dtype, Features, Gene, Kernel, Problem, Variant, Window, defaults, legal};
 
 /// The argument with which this program serves a GPU to itself.
 const SERVE: &str = "--serve-gpu";
@@ -153,13 +153,20 @@ fn main() {
 }
 
 fn kernels() -> Vec<Tested> {
-    KERNELS
-        .map(|(name, variant, head_dim, dtype)| Tested {
-            name: name.to_owned(),
-            problem: Problem::new(1, 2, 100, head_dim, dtype),
-            variant: variant.parse().expect("a variant of the table"),
-        })
-        .into()
+    let plain = KERNELS.map(|(name, variant, head_dim, dtype)| Tested {
+        name: name.to_owned(),
+        problem: Problem::new(1, 2, 100, head_dim, dtype),
+        variant: variant.parse().expect("a variant of the table"),
+    });
+    let featured = plain.clone().into_iter().filter_map(|Tested { name, problem, variant }| {
+        let features = Features { window: Window { left: Some(40), right: Some(30) } };
+        let problem = Problem { features, ..problem };
+        // Families without features are left out, and genes that do not go with them are off.
+        let variant = variant.with(Gene::EarlyLaunch, 0).unwrap_or(variant);
+        legal(&problem, &variant, &MACHINE).ok()?;
+        Some(Tested { name: format!("{name}+features"), problem, variant })
+    });
+    plain.into_iter().chain(featured).collect()
 }
 
 /// What problems of this head_dim get while nobody has tuned them: a few rows of many keys, many rows, and what runs
@@ -199,7 +206,7 @@ fn simt() -> Vec<Trial> {
                 Ok(())
             }));
         }
-        for (relation, check) in RELATIONS {
+        for (relation, check) in if tested.problem.needs_features() { &[][..] } else { &RELATIONS } {
             let (tested, code) = (tested.clone(), Arc::clone(&code));
             let name = format!("simt/{}/metamorphic/{relation}", tested.name);
             trials.push(Trial::test(name, move || {

@@ -138,6 +138,12 @@ pub enum Illegal {
         /// What it needs.
         needs: &'static str,
     },
+    /// Only some families have entry points with features.
+    #[error("family {family} has no kernels with features such as a window; tiled and mma have")]
+    Features {
+        /// The family.
+        family: Family,
+    },
     /// The GPU has not what the family needs.
     #[error("family {family} does not run on {sm}")]
     Device {
@@ -223,6 +229,9 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     if let Some((gene, _)) = variant.genes().find(|(gene, value)| *value != 0 && !gene.works_on(limits.sm)) {
         return Err(Illegal::Together { gene, needs: "a GPU of compute capability 9.0" });
     }
+    if problem.needs_features() {
+        check_features(variant)?;
+    }
     let threads = variant.threads();
     if threads > MAX_THREADS {
         return Err(Illegal::Threads { needed: threads, allowed: MAX_THREADS });
@@ -258,6 +267,19 @@ fn heads_in_l2(problem: &Problem, limits: &DeviceLimits) -> u32 {
     let row = u64::from((problem.head_dim_qk + problem.head_dim_v) * problem.dtype.bytes());
     let heads_kv = limits.l2_bytes / 2 / (u64::from(problem.seqlen_kv) * row).max(1);
     u32::try_from(heads_kv).unwrap_or(u32::MAX).max(1).saturating_mul(problem.heads_per_kv())
+}
+
+/// Whether the variant's family has entry points with features, and its genes go with them.
+fn check_features(variant: &Variant) -> Result<(), Illegal> {
+    match variant.family() {
+        Family::Tiled | Family::Mma => {}
+        family @ Family::Wgmma => return Err(Illegal::Features { family }),
+    }
+    // What a block works on is then read from memory, which it may not touch so early.
+    if variant.value(Gene::EarlyLaunch) == 1 {
+        return Err(Illegal::Together { gene: Gene::EarlyLaunch, needs: "a problem without features" });
+    }
+    Ok(())
 }
 
 fn check_problem(p: &Problem) -> Result<(), Illegal> {

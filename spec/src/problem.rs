@@ -1,8 +1,9 @@
 //! What is asked of an attention kernel.
 
-use core::{fmt, str::FromStr};
+use core::{fmt, ops::Range, str::FromStr};
 
-use crate::{Dtype, ParseError, Strides, parse};
+use crate::features::{Band, diagonal};
+use crate::{Dtype, Features, ParseError, Strides, parse};
 
 /// Where the diagonal of a causal mask lies when `seqlen_q != seqlen_kv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +78,8 @@ pub struct Problem {
     pub strides: TensorStrides,
     /// Factor on the scores; `1 / sqrt(head_dim_qk)` unless set.
     pub scale: Option<f32>,
+    /// What else is asked.
+    pub features: Features,
 }
 
 impl Problem {
@@ -99,6 +102,7 @@ impl Problem {
                 o: Strides::bshd(seqlen, heads, head_dim),
             },
             scale: None,
+            features: Features::NONE,
         }
     }
 
@@ -162,61 +166,27 @@ impl Problem {
         self.heads_q / self.heads_kv
     }
 
-    /// Row `i` sees key `j` if `j <= i + diagonal`; `None` when every key is seen.
+    /// Whether only an entry point with [`Features`] can do it.
+    pub fn needs_features(&self) -> bool {
+        self.features != Features::NONE
+    }
+
+    /// Row `i` sees key `j` if `j <= i + diagonal` by the causal mask; `None` if there is none.
     pub const fn diagonal(&self) -> Option<i64> {
         match self.mask {
             Mask::Full => None,
-            Mask::Causal(Align::TopLeft) => Some(0),
-            Mask::Causal(Align::BottomRight) => Some(self.seqlen_kv as i64 - self.seqlen_q as i64),
+            mask => Some(diagonal(mask, self.seqlen_q, self.seqlen_kv)),
         }
     }
 
-    /// Keys that query row `row` sees: `0..visible(row)`.
-    pub const fn visible_keys(&self, row: u32) -> u32 {
-        match self.diagonal() {
-            None => self.seqlen_kv,
-            Some(diagonal) => {
-                let end = row as i64 + diagonal + 1;
-                if end <= 0 {
-                    0
-                } else if end >= self.seqlen_kv as i64 {
-                    self.seqlen_kv
-                } else {
-                    end as u32
-                }
-            }
-        }
+    /// Keys that query row `row` sees by causal mask and window.
+    pub const fn visible_keys(&self, row: u32) -> Range<u32> {
+        Band::of(self, self.seqlen_q, self.seqlen_kv).keys(row)
     }
 
-    /// Scores that the mask lets through, over all batch entries and heads.
+    /// Scores that causal mask and window let through, over all batch entries and heads.
     pub const fn visible_scores(&self) -> u64 {
-        let rows = self.seqlen_q as u64;
-        let per_head = match self.diagonal() {
-            None => rows * self.seqlen_kv as u64,
-            Some(_) => {
-                // Row by row would be slow for long sequences: the visible keys grow by one per row between two bounds.
-                let (mut total, mut row) = (0u64, 0u64);
-                while row < rows {
-                    let keys = self.visible_keys(row as u32) as u64;
-                    if keys == 0 {
-                        let Some(diagonal) = self.diagonal() else { break };
-                        row = (-diagonal) as u64;
-                        continue;
-                    }
-                    let room = self.seqlen_kv as u64 - keys;
-                    let left = rows - row;
-                    let ramp = if room < left { room } else { left };
-                    total += ramp * keys + ramp * ramp.saturating_sub(1) / 2;
-                    row += ramp;
-                    if ramp == room {
-                        total += (rows - row) * self.seqlen_kv as u64;
-                        row = rows;
-                    }
-                }
-                total
-            }
-        };
-        per_head * self.batch as u64 * self.heads_q as u64
+        Band::of(self, self.seqlen_q, self.seqlen_kv).scores(self.seqlen_q) * self.batch as u64 * self.heads_q as u64
     }
 
     /// Floating-point operations of the two matrix products over the scores the mask lets through.
@@ -261,7 +231,7 @@ impl fmt::Display for Problem {
             // Scientific notation could hold a '-', which separates fields.
             write!(f, "-scale0x{:08x}", scale.to_bits())?;
         }
-        Ok(())
+        self.features.fmt(f)
     }
 }
 
@@ -293,13 +263,17 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
+    use crate::Window;
 
     #[test]
     fn text_form_round_trips() {
         let odd = Problem { scale: Some(-1e-9), ..Problem::SEED.with_heads_kv(2).with_seqlens(7, 300) };
         let mut strided = odd;
         strided.strides.k.head = 4096;
-        for problem in [Problem::SEED, odd, odd.in_bhsd(), strided] {
+        let window = |left, right| Features { window: Window { left, right } };
+        let near = Problem { features: window(Some(64), Some(0)), ..odd };
+        let right = Problem { features: window(None, Some(3)), ..Problem::SEED };
+        for problem in [Problem::SEED, odd, odd.in_bhsd(), strided, near, right] {
             assert_eq!(problem.to_string().parse::<Problem>(), Ok(problem), "{problem}");
         }
         assert_eq!("b1-h8-s512-d64-f16".parse(), Ok(Problem::SEED));
@@ -318,8 +292,13 @@ mod tests {
         for (sq, sk) in [(1, 1), (5, 5), (3, 9), (9, 3), (384, 256), (1, 7), (7, 1)] {
             for mask in [Mask::Full, Mask::Causal(Align::TopLeft), Mask::Causal(Align::BottomRight)] {
                 let problem = Problem::new(2, 3, 1, 64, Dtype::F16).with_seqlens(sq, sk).with_mask(mask);
-                let counted: u64 = (0..sq).map(|row| u64::from(problem.visible_keys(row))).sum();
-                assert_eq!(problem.visible_scores(), counted * 6, "{problem}");
+                for (left, right) in
+                    [(None, None), (Some(0), None), (Some(2), Some(1)), (None, Some(3)), (Some(400), Some(0))]
+                {
+                    let problem = Problem { features: Features { window: Window { left, right } }, ..problem };
+                    let counted: u64 = (0..sq).map(|row| problem.visible_keys(row).len() as u64).sum();
+                    assert_eq!(problem.visible_scores(), counted * 6, "{problem}");
+                }
             }
         }
     }

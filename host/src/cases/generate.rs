@@ -48,7 +48,7 @@ impl Inputs {
         match self.distribution {
             Distribution::OneHot => {
                 let visible = problem.visible_keys(row);
-                let target = if visible == 0 { 0 } else { rng.random_range(0..visible) };
+                let target = if visible.is_empty() { 0 } else { rng.random_range(visible) };
                 // The next best key differs in one sign or more: a gap of twice this.
                 let gap = (10.0 / f64::from(problem.softmax_scale())).clamp(-1024.0, 1024.0) as f32;
                 values.iter_mut().enumerate().for_each(|(i, value)| *value = gap * sign(target, i));
@@ -125,7 +125,8 @@ fn sign(key: u32, column: usize) -> f32 {
 
 /// Whether no row sees a key.
 fn hidden(problem: &Problem, key: u32) -> bool {
-    key >= problem.visible_keys(problem.seqlen_q - 1)
+    let [first, last] = [0, problem.seqlen_q - 1].map(|row| problem.visible_keys(row));
+    !(first.start..last.end).contains(&key)
 }
 
 #[cfg(test)]
@@ -191,7 +192,7 @@ mod tests {
         let causal = problem().with_mask(Mask::Causal(Align::BottomRight));
         let tensors = Inputs { distribution: Distribution::OneHot, seed: 5 }.generate(&causal).unwrap();
         for (b, s, h) in tensors.q.rows() {
-            let scores = (0..causal.visible_keys(s)).map(|key| {
+            let scores = causal.visible_keys(s).map(|key| {
                 let products = tensors.q.values(b, s, h).zip(tensors.k.values(b, key, h / 2)).map(|(q, k)| q * k);
                 products.sum::<f32>() * causal.softmax_scale()
             });

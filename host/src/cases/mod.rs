@@ -1,5 +1,6 @@
 //! Correctness cases: data that every executor (oracle, CPU machine, GPU) reads.
 
+mod features;
 mod field;
 mod generate;
 mod guarded;

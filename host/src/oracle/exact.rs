@@ -14,10 +14,11 @@ pub(super) struct Exact {
 
 /// One row.
 pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], row: u32) -> Exact {
-    let visible = problem.visible_keys(row) as usize;
+    let visible = problem.visible_keys(row);
     let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
     let scale = f64::from(problem.softmax_scale());
-    let keys = || head.k.chunks_exact(dim_qk).take(visible);
+    let (first, count) = (visible.start as usize, visible.len());
+    let keys = || head.k.chunks_exact(dim_qk).skip(first).take(count);
 
     let scores: Vec<f64> = keys().map(|k| scale * dot(q, k)).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, nan_max);
@@ -25,7 +26,7 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], row: u32) -> Exact 
     let sum: f64 = weights.iter().sum();
 
     let (mut o, mut magnitudes) = (vec![0.0; dim_v], vec![0.0; dim_v]);
-    for (weight, v) in weights.iter().zip(head.v.chunks_exact(dim_v)) {
+    for (weight, v) in weights.iter().zip(head.v.chunks_exact(dim_v).skip(first)) {
         let weight = weight / sum;
         for (d, v) in v.iter().enumerate() {
             o[d] += weight * f64::from(*v);

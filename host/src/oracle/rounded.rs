@@ -15,12 +15,13 @@ pub(super) struct Rounded {
 
 /// One row.
 pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], row: u32) -> Rounded {
-    let visible = problem.visible_keys(row) as usize;
+    let visible = problem.visible_keys(row);
     let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
     let round = |value: f32| number::decode(problem.dtype, number::encode(problem.dtype, value));
     let scale_log2 = problem.softmax_scale() * std::f32::consts::LOG2_E;
 
-    let keys = head.k.chunks_exact(dim_qk).take(visible);
+    let (first, count) = (visible.start as usize, visible.len());
+    let keys = head.k.chunks_exact(dim_qk).skip(first).take(count);
     let scores: Vec<f32> =
         keys.map(|k| q.iter().zip(k).fold(0.0, |sum, (q, k)| q.mul_add(*k, sum)) * scale_log2).collect();
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -28,11 +29,11 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], row: u32) -> Rounde
     let sum: f32 = weights.iter().sum();
 
     let mut o = vec![0f32; dim_v];
-    for (weight, v) in weights.iter().zip(head.v.chunks_exact(dim_v)) {
+    for (weight, v) in weights.iter().zip(head.v.chunks_exact(dim_v).skip(first)) {
         let weight = round(*weight);
         o.iter_mut().zip(v).for_each(|(o, v)| *o = weight.mul_add(*v, *o));
     }
-    let inverse = if visible == 0 { 0.0 } else { sum.recip() };
+    let inverse = if count == 0 { 0.0 } else { sum.recip() };
     o.iter_mut().for_each(|o| *o = round(*o * inverse));
     Rounded { o, lse: (max + sum.log2()) * std::f32::consts::LN_2 }
 }

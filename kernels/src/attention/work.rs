@@ -22,6 +22,12 @@ impl Rows {
         Self { start: Global::new(tensor).at(offset * ELEMENT), stride: strides.seq * ELEMENT }
     }
 
+    /// The rows from this one on.
+    #[inline(always)]
+    pub fn from(self, row: u32) -> Self {
+        Self { start: self.row(row), ..self }
+    }
+
     /// Address of the first element of a row.
     #[inline(always)]
     pub fn row(&self, row: u32) -> Global {

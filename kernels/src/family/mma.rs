@@ -7,8 +7,8 @@
 use spec::{AttentionArgs, layout::MmaLayout};
 
 use crate::attention::{
-    Loader, Partials, RowState, Scale, Span, Work, complete, copy_tile, finish_scores, merge, pack_operand, rescale,
-    softmax, store_output,
+    Features, FragmentScores, LOGITS_LOG2, Loader, Partials, RowState, Scale, Span, Work, complete, copy_tile,
+    finish_scores, merge, pack_operand, rescale, softmax, store_output,
 };
 use crate::gpu::{
     CacheHint, Element, Shared, any_lane, commit, load_matrices, load_matrices_transposed, overlap_grids, sync_block,
@@ -66,15 +66,25 @@ type Accumulator<const R: usize, const N: usize> = [[[f32; 4]; N]; R];
 /// One block's attention. A warp has `R` x 16 rows; head_dim_qk fills `QK16` x 16 columns, head_dim_v `V8` x 8, a key
 /// tile `KV8` x 8.
 #[inline(always)]
-pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const KV8: usize, const V8: usize>(
+pub fn attention<
+    E: Element,
+    G: Genes,
+    F: Features,
+    const R: usize,
+    const QK16: usize,
+    const KV8: usize,
+    const V8: usize,
+>(
     args: &AttentionArgs,
+    more: &F::Args,
 ) {
     let thread = thread_index();
     let lane = Lane::of(thread);
     let group = thread / G::GROUP_THREADS;
     let first_warp_row = thread % G::GROUP_THREADS / 32 * (R as u32 * 16);
-    let work = Work::of_this_block(args, G::TILE_Q);
-    let scale = Scale::new(args.scale_log2);
+    let mut work = Work::of_this_block(args, G::TILE_Q);
+    let features = F::of(args, more, &mut work);
+    let scale = Scale::new(if F::ON { LOGITS_LOG2 } else { args.scale_log2 });
 
     let shared = Shared::base();
     let q = SharedTile::new(shared, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0);
@@ -119,8 +129,12 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
         let first_key = ring.first_key(step);
         let mut r = 0;
         while r < R {
-            let rows = work.first_row + first_warp_row + r as u32 * 16;
-            finish_scores(&mut scores[r], &scale, &work.mask, rows, first_key, lane);
+            let first_row = work.first_row + first_warp_row + r as u32 * 16;
+            if F::ON {
+                features.finish(&mut FragmentScores { scores: &mut scores[r], first_row, first_key, lane }, &work);
+            } else {
+                finish_scores(&mut scores[r], &scale, &work.mask, first_row, first_key, lane);
+            }
             let corrections = softmax(&mut scores[r], &mut states[r], &scale, G::EXP_POLY);
             if !G::LAZY_RESCALE || any_lane(corrections != [1.0; 2]) {
                 rescale(&mut output[r], corrections);

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use simt::{Blocks, Buffer, CallError, Class, Entry, Launch, Stats, address_of};
-use spec::{AttentionArgs, BlockWalk, Gene, Kernel, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps, Variant};
+use spec::{
+    AttentionArgs, BlockWalk, FeatureArgs, Gene, Kernel, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps,
+    Variant,
+};
 
 use super::blocks;
 use crate::cases::Tensors;
@@ -89,6 +92,9 @@ impl Prepared {
             let TensorMaps(maps) = TensorMaps::plain(maps);
             maps.as_flattened().iter().for_each(|word| arguments.extend(word.to_ne_bytes()));
         }
+        if let Some(features) = FeatureArgs::of(&self.problem) {
+            arguments.extend(feature_bytes(&features));
+        }
         let begun = Instant::now();
         let stats = self.entry.call(&launch, &mut buffers, &arguments).map_err(|error| failure(error, begun))?;
         Ok((outputs, stats))
@@ -141,9 +147,19 @@ fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
     bytes
 }
 
+/// The bytes of the second argument of kernels with features.
+fn feature_bytes(args: &FeatureArgs) -> Vec<u8> {
+    let FeatureArgs { left, right, bottom_right, scale } = *args;
+    let mut bytes = vec![];
+    [left, right].iter().for_each(|keys| bytes.extend(keys.to_ne_bytes()));
+    bytes.extend(bottom_right.to_ne_bytes());
+    bytes.extend(scale.to_ne_bytes());
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
-    use spec::BlockOrder;
+    use spec::{BlockOrder, Features, Window};
 
     use super::*;
 
@@ -165,6 +181,13 @@ mod tests {
         assert_eq!(bytes.len(), size_of::<AttentionArgs>());
         // SAFETY: as many bytes as the type has, and any bytes make its numbers.
         let back = unsafe { bytes.as_ptr().cast::<AttentionArgs>().read_unaligned() };
+        assert_eq!(back, args);
+        let features = Features { window: Window { left: Some(7), right: None } };
+        let args = FeatureArgs::of(&Problem { features, ..problem }).unwrap();
+        let bytes = feature_bytes(&args);
+        assert_eq!(bytes.len(), size_of::<FeatureArgs>());
+        // SAFETY: as above.
+        let back = unsafe { bytes.as_ptr().cast::<FeatureArgs>().read_unaligned() };
         assert_eq!(back, args);
     }
 }
