@@ -6,7 +6,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::{Align, AttentionArgs, FULL_DIAGONAL, Mask, Problem};
+use crate::{Align, AttentionArgs, FULL_DIAGONAL, Illegal, Mask, Problem};
 
 /// Beyond any key of any row.
 const BEYOND: i64 = 1 << 33;
@@ -23,16 +23,160 @@ pub struct Window {
     pub right: Option<u32>,
 }
 
+/// Strides of a matrix `[batch, heads_q, seqlen_q, seqlen_kv]`, in elements, 0 along what one value serves all of. The keys
+/// of a row follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct MatrixStrides {
+    /// From one batch entry to the next.
+    pub batch: i64,
+    /// From one query head to the next.
+    pub head: i64,
+    /// From one query row to the next.
+    pub row: i64,
+}
+
+impl MatrixStrides {
+    /// The strides of a contiguous `[batch, heads_q, seqlen_q, seqlen_kv]` in which each of the first three may be 1.
+    ///
+    /// # Errors
+    ///
+    /// [`Illegal::Broadcast`] if the shape is not the problem's so.
+    pub fn contiguous(what: &'static str, shape: [u32; 4], problem: &Problem) -> Result<Self, Illegal> {
+        let full = [problem.batch, problem.heads_q, problem.seqlen_q, problem.seqlen_kv];
+        let fits = |i: usize| shape[i] == full[i] || (i < 3 && shape[i] == 1);
+        if let Some(dimension) = (0..4).find(|i| !fits(*i)) {
+            let (extent, full) = (shape[dimension], full[dimension]);
+            return Err(Illegal::Broadcast {
+                what,
+                dimension: ["batch", "heads", "rows", "keys"][dimension],
+                extent,
+                full,
+            });
+        }
+        let [_, heads, rows, keys] = shape.map(i64::from);
+        let along = |i: usize, stride| if shape[i] == 1 { 0 } else { stride };
+        Ok(Self { batch: along(0, heads * rows * keys), head: along(1, rows * keys), row: along(2, keys) })
+    }
+}
+
+/// What is added to the logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bias {
+    /// Whether its elements are fp32; else they are of the problem's dtype.
+    pub wide: bool,
+    /// Where they are.
+    pub strides: MatrixStrides,
+}
+
 /// What is asked beyond the plain problem. The default is nothing.
+///
+/// The logit of row `i` and key `j` is `cap(scale q[i] k[j]) - slope |i + diagonal - j| + bias[i, j]`, where
+/// `cap(x) = softcap tanh(x / softcap)`, each step only where it is asked for. Logits are held to ±[`LARGEST_LOGIT`], so
+/// that rows of nothing but the lowest number are an average of all they see. Keys that causal mask, window or boolean mask
+/// hide, or whose bias is -inf, have no weight, whatever K holds there.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Features {
     /// Which keys near the diagonal are seen.
     pub window: Window,
+    /// Bound that scores approach; above 0.
+    pub softcap: Option<f32>,
+    /// Whether each query head has a slope by which keys lose with their distance from the diagonal (see [`Window`]).
+    pub alibi: bool,
+    /// Whether each query head has a sink: one more logit in the sum of a row, and so in its LSE, without a value.
+    pub sinks: bool,
+    /// What is added to the logits.
+    pub bias: Option<Bias>,
+    /// A boolean matrix of bytes: keys where it is 0 are hidden.
+    pub mask: Option<MatrixStrides>,
+}
+
+/// Logits are held to this and its negative: multiplied by log2(e) they still are finite in fp32.
+pub const LARGEST_LOGIT: f32 = 8.507_059e37;
+
+/// What a kernel with features reads beside Q, K and V.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extra {
+    /// Slopes, `[heads_q]` in fp32.
+    Slopes,
+    /// Sinks, `[heads_q]` in fp32.
+    Sinks,
+    /// The bias.
+    Bias,
+    /// The boolean mask.
+    Mask,
+}
+
+impl Extra {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 4] = [Self::Slopes, Self::Sinks, Self::Bias, Self::Mask];
+
+    /// Name in errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slopes => "the slopes",
+            Self::Sinks => "the sinks",
+            Self::Bias => "the bias",
+            Self::Mask => "the boolean mask",
+        }
+    }
+
+    /// Whether a problem reads it.
+    pub const fn is_of(self, problem: &Problem) -> bool {
+        let features = &problem.features;
+        match self {
+            Self::Slopes => features.alibi,
+            Self::Sinks => features.sinks,
+            Self::Bias => features.bias.is_some(),
+            Self::Mask => features.mask.is_some(),
+        }
+    }
+
+    /// Bytes of one element, of which its address must be a multiple.
+    pub const fn element_bytes(self, problem: &Problem) -> u32 {
+        match self {
+            Self::Slopes | Self::Sinks => 4,
+            Self::Bias => match problem.features.bias {
+                Some(Bias { wide: true, .. }) => 4,
+                _ => problem.dtype.bytes(),
+            },
+            Self::Mask => 1,
+        }
+    }
+}
+
+/// Device addresses of what a kernel with features reads, by [`Extra`]; 0 of what its problem does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct ExtraAddresses(pub [u64; Extra::ALL.len()]);
+
+impl ExtraAddresses {
+    /// The address of one.
+    pub const fn get(&self, extra: Extra) -> u64 {
+        self.0[extra as usize]
+    }
 }
 
 impl Features {
     /// Nothing.
-    pub const NONE: Self = Self { window: Window { left: None, right: None } };
+    pub const NONE: Self = Self {
+        window: Window { left: None, right: None },
+        softcap: None,
+        alibi: false,
+        sinks: false,
+        bias: None,
+        mask: None,
+    };
+
+    /// Whether their values are possible at all.
+    pub(crate) fn check(&self) -> Result<(), Illegal> {
+        match self.softcap {
+            Some(softcap) if !(softcap > 0.0 && softcap.is_finite()) => {
+                Err(Illegal::Softcap { bits: softcap.to_bits() })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Which keys the rows of one sequence see by causal mask and window: row `i` sees `i + begin .. i + end`, as far as
@@ -107,7 +251,7 @@ const fn clamp(key: i64, keys: u32) -> u32 {
 /// As the end of a problem's text form.
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { window } = *self;
+        let Self { window, softcap, alibi, sinks, bias, mask } = *self;
         if window != Window::default() {
             f.write_str("-window")?;
             for (before, side) in [("", window.left), ("/", window.right)] {
@@ -118,6 +262,16 @@ impl fmt::Display for Features {
                 }
             }
         }
+        if let Some(softcap) = softcap {
+            write!(f, "-softcap0x{:08x}", softcap.to_bits())?;
+        }
+        for (on, name) in [(alibi, "-alibi"), (sinks, "-sinks")] {
+            f.write_str(if on { name } else { "" })?;
+        }
+        let bias = bias.map(|bias| (if bias.wide { "-fbias" } else { "-bias" }, bias.strides));
+        for (name, MatrixStrides { batch, head, row }) in bias.into_iter().chain(mask.map(|mask| ("-mask", mask))) {
+            write!(f, "{name}{batch}/{head}/{row}")?;
+        }
         Ok(())
     }
 }
@@ -126,26 +280,42 @@ impl fmt::Display for Features {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
 pub struct FeatureArgs {
+    /// What else it reads.
+    pub extras: ExtraAddresses,
+    /// Strides of the bias.
+    pub bias: MatrixStrides,
+    /// Strides of the boolean mask.
+    pub mask: MatrixStrides,
     /// Row `i` sees keys from `i + diagonal - left` on.
     pub left: i32,
     /// Row `i` sees keys up to `i + diagonal + right`.
     pub right: i32,
     /// Whether the diagonal of row `i` is key `i + seqlen_kv - seqlen_q`, else key `i`: 1 or 0.
     pub bottom_right: u32,
+    /// Whether the bias is fp32: 1 or 0.
+    pub wide_bias: u32,
     /// Factor on the scores.
     pub scale: f32,
+    /// Bound that scores approach; 0 for none.
+    pub softcap: f32,
 }
 
 impl FeatureArgs {
     /// The argument for a problem; `None` if its kernel takes none.
-    pub fn of(problem: &Problem) -> Option<Self> {
-        let Features { window } = problem.features;
+    pub fn of(problem: &Problem, extras: &ExtraAddresses) -> Option<Self> {
+        const NOWHERE: MatrixStrides = MatrixStrides { batch: 0, head: 0, row: 0 };
+        let Features { window, softcap, bias, mask, .. } = problem.features;
         let side = |keys: Option<u32>| keys.map_or(FULL_DIAGONAL, |keys| keys.min(FULL_DIAGONAL as u32) as i32);
         problem.needs_features().then(|| Self {
+            extras: *extras,
+            bias: bias.map_or(NOWHERE, |bias| bias.strides),
+            mask: mask.unwrap_or(NOWHERE),
             left: side(window.left),
             right: if problem.mask == Mask::Full { side(window.right) } else { 0 },
             bottom_right: u32::from(problem.mask != Mask::Causal(Align::TopLeft)),
+            wide_bias: u32::from(bias.is_some_and(|bias| bias.wide)),
             scale: problem.softmax_scale(),
+            softcap: softcap.unwrap_or(0.0),
         })
     }
 }
@@ -158,4 +328,26 @@ pub struct FeaturedArgs {
     pub args: AttentionArgs,
     /// The second.
     pub features: FeatureArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use super::*;
+    use crate::Dtype;
+
+    #[test]
+    fn shapes_are_broadcast_or_refused() {
+        let problem = Problem::new(2, 3, 5, 64, Dtype::F16).with_seqlens(5, 7);
+        let strides = |shape| MatrixStrides::contiguous("the bias", shape, &problem);
+        assert_eq!(strides([2, 3, 5, 7]), Ok(MatrixStrides { batch: 105, head: 35, row: 7 }));
+        assert_eq!(strides([2, 1, 1, 7]), Ok(MatrixStrides { batch: 7, head: 0, row: 0 }));
+        assert_eq!(strides([1, 1, 5, 7]), Ok(MatrixStrides { batch: 0, head: 0, row: 7 }));
+        let refusal = strides([2, 2, 5, 7]).unwrap_err().to_string();
+        assert_eq!(refusal, "the bias has 2 heads; 3 or 1 are allowed");
+        let refusal = strides([2, 3, 5, 1]).unwrap_err().to_string();
+        assert_eq!(refusal, "the bias has 1 keys; 7 are allowed");
+    }
 }

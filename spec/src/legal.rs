@@ -138,6 +138,24 @@ pub enum Illegal {
         /// What it needs.
         needs: &'static str,
     },
+    /// The softcap is no bound.
+    #[error("softcap is {}; finite numbers above 0 are allowed", f32::from_bits(*.bits))]
+    Softcap {
+        /// Its bits, as fp32.
+        bits: u32,
+    },
+    /// A matrix is not of the problem's rows and keys, nor can one value serve all.
+    #[error("{what} has {extent} {dimension}; {full}{} are allowed", if *.dimension == "keys" { "" } else { " or 1" })]
+    Broadcast {
+        /// The bias or the boolean mask.
+        what: &'static str,
+        /// `batch`, `heads`, `rows` or `keys`.
+        dimension: &'static str,
+        /// How many it has.
+        extent: u32,
+        /// How many the problem has.
+        full: u32,
+    },
     /// Only some families have entry points with features.
     #[error("family {family} has no kernels with features such as a window; tiled and mma have")]
     Features {
@@ -310,7 +328,7 @@ fn check_problem(p: &Problem) -> Result<(), Illegal> {
     if !p.softmax_scale().is_finite() {
         return Err(Illegal::Scale);
     }
-    Ok(())
+    p.features.check()
 }
 
 /// What a block of a variant needs.
@@ -497,6 +515,7 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
+    use crate::Features;
 
     fn variant(text: &str) -> Variant {
         text.parse().unwrap()
@@ -560,6 +579,22 @@ mod tests {
         }
         one.batch = 2;
         assert!(legal(&one, &variant(MMA), &DeviceLimits::H100).is_err());
+    }
+
+    #[test]
+    fn features_are_refused_by_name() {
+        let with = |features| Problem { features, ..Problem::SEED };
+        let refusal =
+            |features, text| legal(&with(features), &variant(text), &DeviceLimits::H100).unwrap_err().to_string();
+        for (softcap, named) in [(0.0, "0"), (-2.5, "-2.5"), (f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+            let features = Features { softcap: Some(softcap), ..Features::NONE };
+            assert_eq!(refusal(features, MMA), std::format!("softcap is {named}; finite numbers above 0 are allowed"));
+        }
+        let sinks = Features { sinks: true, ..Features::NONE };
+        assert!(legal(&with(sinks), &variant(MMA), &DeviceLimits::H100).is_ok());
+        assert!(refusal(sinks, WGMMA).starts_with("family wgmma has no kernels with features"));
+        let early = std::format!("{MMA},early_launch=1");
+        assert_eq!(refusal(sinks, &early), "gene early_launch set so needs a problem without features");
     }
 
     #[test]

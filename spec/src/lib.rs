@@ -29,7 +29,9 @@ pub use defaults::defaults;
 pub use device::{DeviceLimits, Sm};
 pub use dtype::Dtype;
 pub use family::Family;
-pub use features::{Band, FeatureArgs, FeaturedArgs, Features, Window};
+pub use features::{
+    Band, Bias, Extra, ExtraAddresses, FeatureArgs, FeaturedArgs, Features, LARGEST_LOGIT, MatrixStrides, Window,
+};
 pub use gene::{Domain, Effect, Gene, Theme};
 pub use kernel::{Kernel, LaunchBounds};
 pub use legal::{FULL_DIAGONAL, Illegal, LaunchGeometry, MAX_SEQLEN, legal};

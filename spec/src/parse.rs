@@ -1,6 +1,8 @@
 //! Text forms read back, with errors that say what was read and what is allowed.
 
-use crate::{Align, Dtype, Family, Features, Gene, Kernel, Mask, Problem, Strides, Variant, Window};
+use crate::{
+    Align, Bias, Dtype, Family, Features, Gene, Kernel, Mask, MatrixStrides, Problem, Strides, Variant, Window,
+};
 
 /// Why a text is no problem, variant or kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -8,7 +10,7 @@ pub enum ParseError {
     /// A field of a problem is not known.
     #[error(
         "unknown field number {0} in the problem; known are b, h, hq, hk, s, sq, sk, d, dqk, dv, \
-         f16|bf16, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window"
+         f16|bf16, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window, softcap, alibi, sinks, bias|fbias, mask"
     )]
     Field(usize),
     /// A field's number does not fit.
@@ -78,12 +80,7 @@ pub(crate) fn problem(text: &str) -> Result<Problem, ParseError> {
                 custom[slot] = Some(strides(number).ok_or(ParseError::Number(i + 1))?);
             }
             ("scale", _) => {
-                let bits = number.strip_prefix("0x").and_then(|hex| u32::from_str_radix(hex, 16).ok());
-                let value = match bits {
-                    Some(bits) => Some(f32::from_bits(bits)),
-                    None => number.parse().ok(),
-                };
-                p.scale = Some(value.filter(|v: &f32| v.is_finite()).ok_or(ParseError::Number(i + 1))?);
+                p.scale = Some(float(number).filter(|v: &f32| v.is_finite()).ok_or(ParseError::Number(i + 1))?);
             }
             _ => return Err(ParseError::Field(i + 1)),
         }
@@ -124,11 +121,38 @@ impl Features {
         if let Some(sides) = field.strip_prefix("window") {
             const ALLOWED: &str = "LEFT/RIGHT, each a number of keys from 0 on or inf, such as window127/0";
             self.window = window(sides).ok_or(error("window", ALLOWED))?;
+        } else if let Some(bound) = field.strip_prefix("softcap") {
+            self.softcap = Some(float(bound).ok_or(error("softcap", "a number above 0, such as softcap30"))?);
+        } else if let Some(wide) =
+            [("bias", false), ("fbias", true)].into_iter().find(|(name, _)| field.starts_with(name))
+        {
+            let (name, wide) = wide;
+            let strides =
+                matrix(&field[name.len()..]).ok_or(error(name, "BATCH/HEAD/ROW strides, such as bias0/64/8"))?;
+            self.bias = Some(Bias { wide, strides });
+        } else if let Some(strides) = field.strip_prefix("mask") {
+            self.mask = Some(matrix(strides).ok_or(error("mask", "BATCH/HEAD/ROW strides, such as mask512/0/0"))?);
         } else {
-            return Ok(false);
+            match field {
+                "alibi" => self.alibi = true,
+                "sinks" => self.sinks = true,
+                _ => return Ok(false),
+            }
         }
         Ok(true)
     }
+}
+
+/// A number, or the bits of one.
+fn float(text: &str) -> Option<f32> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok().map(f32::from_bits),
+        None => text.parse().ok(),
+    }
+}
+
+fn matrix(text: &str) -> Option<MatrixStrides> {
+    strides(text).map(|Strides { batch, seq: head, head: row }| MatrixStrides { batch, head, row })
 }
 
 fn window(text: &str) -> Option<Window> {

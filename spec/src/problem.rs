@@ -179,6 +179,11 @@ impl Problem {
         }
     }
 
+    /// Row `i`'s diagonal, from which windows and slopes count, is key `i + window_diagonal`.
+    pub const fn window_diagonal(&self) -> i64 {
+        diagonal(self.mask, self.seqlen_q, self.seqlen_kv)
+    }
+
     /// Keys that query row `row` sees by causal mask and window.
     pub const fn visible_keys(&self, row: u32) -> Range<u32> {
         Band::of(self, self.seqlen_q, self.seqlen_kv).keys(row)
@@ -263,20 +268,28 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
-    use crate::Window;
+    use crate::{Bias, MatrixStrides, Window};
 
     #[test]
     fn text_form_round_trips() {
         let odd = Problem { scale: Some(-1e-9), ..Problem::SEED.with_heads_kv(2).with_seqlens(7, 300) };
         let mut strided = odd;
         strided.strides.k.head = 4096;
-        let window = |left, right| Features { window: Window { left, right } };
+        let window = |left, right| Features { window: Window { left, right }, ..Features::NONE };
+        let strides = MatrixStrides { batch: 0, head: 4096, row: 43 };
+        let all =
+            Features { softcap: Some(1e-9), alibi: true, sinks: true, mask: Some(strides), ..window(Some(0), None) };
+        let bias = |wide| Problem { features: Features { bias: Some(Bias { wide, strides }), ..all }, ..odd };
         let near = Problem { features: window(Some(64), Some(0)), ..odd };
         let right = Problem { features: window(None, Some(3)), ..Problem::SEED };
-        for problem in [Problem::SEED, odd, odd.in_bhsd(), strided, near, right] {
+        for problem in [Problem::SEED, odd, odd.in_bhsd(), strided, near, right, bias(true), bias(false)] {
             assert_eq!(problem.to_string().parse::<Problem>(), Ok(problem), "{problem}");
         }
         assert_eq!("b1-h8-s512-d64-f16".parse(), Ok(Problem::SEED));
+        let negative = "b1-h8-s512-d64-f16-window-3/0".parse::<Problem>().unwrap_err().to_string();
+        let expected =
+            "window, field number 6 of the problem, reads LEFT/RIGHT, each a number of keys from 0 on or inf";
+        assert!(negative.starts_with(expected), "{negative}");
     }
 
     #[test]
@@ -295,7 +308,8 @@ mod tests {
                 for (left, right) in
                     [(None, None), (Some(0), None), (Some(2), Some(1)), (None, Some(3)), (Some(400), Some(0))]
                 {
-                    let problem = Problem { features: Features { window: Window { left, right } }, ..problem };
+                    let problem =
+                        Problem { features: Features { window: Window { left, right }, ..Features::NONE }, ..problem };
                     let counted: u64 = (0..sq).map(|row| problem.visible_keys(row).len() as u64).sum();
                     assert_eq!(problem.visible_scores(), counted * 6, "{problem}");
                 }

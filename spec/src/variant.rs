@@ -139,7 +139,7 @@ mod tests {
         for family in Family::ALL {
             let variant = Variant::smallest(family);
             assert_eq!(variant.to_string().parse::<Variant>(), Ok(variant));
-            let near = Features { window: Window { left: Some(1), right: None } };
+            let near = Features { window: Window { left: Some(1), right: None }, ..Features::NONE };
             let [plain, featured] =
                 [Features::NONE, near].map(|features| variant.kernel(&Problem { features, ..Problem::SEED }));
             assert_ne!(plain.symbol().to_string(), featured.symbol().to_string());

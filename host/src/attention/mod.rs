@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use spec::{
-    AttentionArgs, DeviceLimits, Family, FeatureArgs, Gene, Kernel, LaunchGeometry, PlainMap, Problem, TensorMaps,
-    Variant, legal,
+    AttentionArgs, DeviceLimits, Extra, ExtraAddresses, Family, FeatureArgs, Gene, Kernel, LaunchGeometry, PlainMap,
+    Problem, TensorMaps, Variant, legal,
 };
 
 pub use self::error::AttentionError;
@@ -190,6 +190,11 @@ impl Attention {
 
     /// The kernel's arguments for tensors at these addresses; a caller that launches often on the same ones can keep them.
     pub fn arguments(&self, addresses: &Addresses) -> Result<Arguments, AttentionError> {
+        self.arguments_with(addresses, &ExtraAddresses::default())
+    }
+
+    /// Like [`Attention::arguments`], with what the problem's features read.
+    pub fn arguments_with(&self, addresses: &Addresses, extras: &ExtraAddresses) -> Result<Arguments, AttentionError> {
         let Addresses { q, k, v, o, lse } = *addresses;
         for (tensor, address) in [("Q", q), ("K", k), ("V", v)] {
             check_alignment(tensor, address, self.load_bytes)?;
@@ -200,7 +205,10 @@ impl Attention {
         }
         let args = self.geometry.args(&self.problem, [q, k, v, o, lse]);
         let maps = self.tensor_maps([q, k, v])?;
-        let features = FeatureArgs::of(&self.problem);
+        for extra in Extra::ALL.into_iter().filter(|extra| extra.is_of(&self.problem)) {
+            check_alignment(extra.name(), extras.get(extra), extra.element_bytes(&self.problem).into())?;
+        }
+        let features = FeatureArgs::of(&self.problem, extras);
         Ok(Arguments { args, maps, features, l2_window: self.l2_window(k, v) })
     }
 

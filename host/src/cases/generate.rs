@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use spec::Problem;
 
-use super::{CaseError, Distribution, Inputs, Tensor, Tensors};
+use super::{CaseError, Distribution, Extras, Inputs, Tensor, Tensors};
 
 impl Inputs {
     /// Q, K and V of a problem, the same ones each time, in memory that is NaN wherever no element lies.
@@ -15,7 +15,8 @@ impl Inputs {
     /// The problem's strides are negative, or there is not the memory.
     pub fn generate(&self, problem: &Problem) -> Result<Tensors, CaseError> {
         let mut tensors = Tensors::unset(problem)?;
-        let Tensors { q, k, v } = &mut tensors;
+        tensors.extras = Extras::generate(problem, self.seed)?;
+        let Tensors { q, k, v, .. } = &mut tensors;
         rayon::scope(|scope| {
             scope.spawn(|_| self.fill(q, 0, |rng, _, row, values| self.query(problem, rng, row, values)));
             scope.spawn(|_| self.fill(k, 1, |rng, first, row, values| self.key(problem, rng, first, row, values)));

@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_problems_the_kernels() {
-        let features = Features { window: Window { left: Some(9), right: None } };
+        let features = Features { window: Window { left: Some(9), right: None }, ..Features::NONE };
         let featured = Problem { features, ..Problem::SEED };
         for problem in [Problem::SEED, featured, Problem::new(2, 4, 1000, 40, Dtype::Bf16).with_heads_kv(2).in_bhsd()] {
             for extent in [Extent::Small, Extent::Large] {

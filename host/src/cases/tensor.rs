@@ -2,7 +2,7 @@
 
 use spec::{Dtype, Problem, Strides};
 
-use super::{CaseError, Guarded, number};
+use super::{CaseError, Extras, Guarded, number};
 
 /// What inputs hold outside the elements that belong to them: a NaN in fp16 and in bf16, so that a stray read shows.
 const STRAY: u16 = 0x7fff;
@@ -105,7 +105,7 @@ impl Tensor {
     }
 }
 
-/// Q, K and V.
+/// The inputs of a problem.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensors {
     /// `[batch, seqlen_q, heads_q, head_dim_qk]`.
@@ -114,6 +114,8 @@ pub struct Tensors {
     pub k: Tensor,
     /// `[batch, seqlen_kv, heads_kv, head_dim_v]`.
     pub v: Tensor,
+    /// What else the problem's features read.
+    pub extras: Extras,
 }
 
 impl Tensors {
@@ -126,6 +128,7 @@ impl Tensors {
             q: input('Q', [batch, seqlen_q, heads_q, head_dim_qk], strides.q)?,
             k: input('K', [batch, seqlen_kv, heads_kv, head_dim_qk], strides.k)?,
             v: input('V', [batch, seqlen_kv, heads_kv, head_dim_v], strides.v)?,
+            extras: Extras::default(),
         })
     }
 }

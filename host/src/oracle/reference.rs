@@ -5,7 +5,7 @@ use std::thread;
 
 use spec::Problem;
 
-use super::{Row, exact, rounded};
+use super::{Row, exact, logits::Logits, rounded};
 use crate::cases::Tensors;
 
 /// Rows that a thread takes at a time: K and V of their head are decoded once for them.
@@ -26,7 +26,9 @@ pub struct Expected {
     pub rounded_lse: f32,
     /// `max_d sum_j p[j] |v[j,d]|`.
     pub weight: f64,
-    /// `|scale| |q| max_j |k[j]|`, which no score exceeds.
+    /// `max_d sum_j |v[j,d]|` over the keys that the row sees.
+    pub values: f64,
+    /// `|scale| |q| max_j |k[j]|`, which no score exceeds, and the largest of what features add to them.
     pub score: f64,
 }
 
@@ -82,8 +84,9 @@ impl Head {
 
     fn expected(&self, problem: &Problem, tensors: &Tensors, row: Row) -> Expected {
         let q: Vec<f32> = tensors.q.values(row.batch, row.row, row.head).collect();
-        let exact = exact::row(problem, self, &q, row.row);
-        let rounded = rounded::row(problem, self, &q, row.row);
+        let logits = Logits::of(problem, &tensors.extras, row);
+        let exact = exact::row(problem, self, &q, &logits);
+        let rounded = rounded::row(problem, self, &q, &logits);
         Expected {
             row,
             exact: exact.o,
@@ -91,6 +94,7 @@ impl Head {
             rounded: rounded.o,
             rounded_lse: rounded.lse,
             weight: exact.weight,
+            values: exact.values,
             score: exact.score,
         }
     }

@@ -1,8 +1,9 @@
 //! What a problem may ask beyond the plain kernels.
 
-use spec::{AttentionArgs, FULL_DIAGONAL, FeatureArgs};
+use spec::{AttentionArgs, Extra, FULL_DIAGONAL, FeatureArgs, LARGEST_LOGIT, MatrixStrides};
 
-use super::{Mask, Work};
+use super::{Mask, RowState, Work};
+use crate::gpu::{Element, Global, fma, tanh};
 
 /// Factor from the logits that [`Features::finish`] makes to exponents of two.
 pub const LOGITS_LOG2: f32 = core::f32::consts::LOG2_E;
@@ -21,8 +22,11 @@ pub trait Features: Copy {
     /// The features for a block's work. From here on its first key is the first that some row of it sees.
     fn of(args: &AttentionArgs, more: &Self::Args, work: &mut Work) -> Self;
 
+    /// What is known of a row before its first key. Of all the threads that hold a row, one `leads` it.
+    fn start(&self, leads: bool) -> RowState;
+
     /// Turns raw scores into logits.
-    fn finish(&self, scores: &mut impl Scores, work: &Work);
+    fn finish<E: Element>(&self, scores: &mut impl Scores, work: &Work);
 }
 
 /// A part of a block's matrix of scores, spread over the threads that work on it.
@@ -52,22 +56,94 @@ impl Features for Plain {
     }
 
     #[inline(always)]
-    fn finish(&self, _: &mut impl Scores, _: &Work) {}
+    fn start(&self, _: bool) -> RowState {
+        RowState::EMPTY
+    }
+
+    #[inline(always)]
+    fn finish<E: Element>(&self, _: &mut impl Scores, _: &Work) {}
 }
 
-/// Those of [`FeatureArgs`].
+/// Those of [`FeatureArgs`]. Keys are counted from the block's first.
 #[derive(Clone, Copy, Debug)]
 pub struct Featured {
     args: FeatureArgs,
+    /// The diagonal of row `i` is key `i + diagonal`.
+    diagonal: i32,
     /// Row `i` sees keys from `i + begin` on.
     begin: i32,
+    /// By how much a key loses for each step from the diagonal.
+    slope: f32,
+    /// Logit of the head's sink.
+    sink: f32,
+    bias: Matrix,
+    mask: Matrix,
+}
+
+/// The rows of a matrix of a head; nowhere if there is no such matrix.
+#[derive(Clone, Copy, Debug)]
+struct Matrix {
+    start: Global,
+    row: i64,
+    element: i64,
+}
+
+impl Matrix {
+    #[inline(always)]
+    fn of(address: u64, strides: &MatrixStrides, element: i64, work: &Work, first_key: u32) -> Self {
+        let start = Global::new(address);
+        let offset = i64::from(work.batch) * strides.batch + i64::from(work.head) * strides.head + i64::from(first_key);
+        Self { start: if start.is_null() { start } else { start.at(offset * element) }, row: strides.row, element }
+    }
+
+    #[inline(always)]
+    fn exists(&self) -> bool {
+        !self.start.is_null()
+    }
+
+    #[inline(always)]
+    fn at(&self, row: u32, key: u32) -> Global {
+        self.start.at((i64::from(row) * self.row + i64::from(key)) * self.element)
+    }
 }
 
 impl Featured {
+    /// Whether causal mask and window let a row see a key.
+    #[inline(always)]
+    fn sees(&self, work: &Work, row: u32, key: u32) -> bool {
+        key >= self.first(row) && key < work.mask.visible(row)
+    }
+
     /// First key that a row sees.
     #[inline(always)]
     fn first(&self, row: u32) -> u32 {
         (row as i32 + self.begin).max(0) as u32
+    }
+
+    /// Adds what `load` finds in the matrix for the keys that the rows see.
+    #[inline(always)]
+    fn add_bias(&self, scores: &mut impl Scores, work: &Work, load: impl Fn(Global) -> f32) {
+        let last_row = work.first_row + work.rows - 1;
+        scores.map(|x, row, key| {
+            if !self.sees(work, row, key) {
+                return x;
+            }
+            // Rows of the tile that do not exist must not be looked up.
+            let bias = load(self.bias.at(row.min(last_row), key));
+            if bias == f32::NEG_INFINITY { bias } else { held(x + bias) }
+        });
+    }
+}
+
+/// A logit held to what the softmax can take; NaN stays NaN.
+#[inline(always)]
+fn held(logit: f32) -> f32 {
+    if logit < -LARGEST_LOGIT {
+        -LARGEST_LOGIT
+    } else if logit > LARGEST_LOGIT {
+        LARGEST_LOGIT
+    } else {
+        logit
     }
 }
 
@@ -88,19 +164,57 @@ impl Features for Featured {
         work.k = work.k.from(base);
         work.v = work.v.from(base);
         work.mask = Mask { keys: keys - base, diagonal: end - base as i32 };
-        Self { args: *more, begin: begin - base as i32 }
+
+        let extra = |extra| Global::new(more.extras.get(extra));
+        let of_head = |values: Global, otherwise| {
+            if values.is_null() { otherwise } else { values.at(i64::from(work.head) * 4).load_f32() }
+        };
+        let matrix = |extra, strides, element| Matrix::of(more.extras.get(extra), strides, element, work, base);
+        Self {
+            args: *more,
+            diagonal: diagonal - base as i32,
+            begin: begin - base as i32,
+            slope: of_head(extra(Extra::Slopes), 0.0),
+            sink: of_head(extra(Extra::Sinks), f32::NEG_INFINITY),
+            bias: matrix(Extra::Bias, &more.bias, if more.wide_bias == 1 { 4 } else { 2 }),
+            mask: matrix(Extra::Mask, &more.mask, 1),
+        }
+    }
+
+    /// With the sink as the only logit so far.
+    #[inline(always)]
+    fn start(&self, leads: bool) -> RowState {
+        RowState { max: self.sink, sum: if leads && self.sink != f32::NEG_INFINITY { 1.0 } else { 0.0 } }
     }
 
     #[inline(always)]
-    fn finish(&self, scores: &mut impl Scores, work: &Work) {
-        scores.map(|x, _, _| x * self.args.scale);
+    fn finish<E: Element>(&self, scores: &mut impl Scores, work: &Work) {
+        let Self { args, diagonal, slope, .. } = *self;
+        scores.map(|x, _, _| x * args.scale);
+        if args.softcap != 0.0 {
+            let inverse = 1.0 / args.softcap;
+            scores.map(|x, _, _| args.softcap * tanh(x * inverse));
+        }
+        if slope != 0.0 {
+            scores.map(|x, row, key| fma(-slope, (row as i32 + diagonal - key as i32).abs() as f32, x));
+        }
+        if self.bias.exists() {
+            if args.wide_bias == 1 {
+                self.add_bias(scores, work, Global::load_f32);
+            } else {
+                self.add_bias(scores, work, |at| E::unpack(at.load_u16().into())[0]);
+            }
+        }
+        if self.mask.exists() {
+            let last_row = work.first_row + work.rows - 1;
+            scores.map(|x, row, key| {
+                let hidden = self.sees(work, row, key) && self.mask.at(row.min(last_row), key).load_u8() == 0;
+                if hidden { f32::NEG_INFINITY } else { x }
+            });
+        }
         let ([first_row, end_row], [first_key, end_key]) = (scores.rows(), scores.keys());
         if work.mask.hides_any(first_row, end_key) || self.first(end_row - 1) > first_key {
-            scores.map(
-                |x, row, key| {
-                    if key < self.first(row) || key >= work.mask.visible(row) { f32::NEG_INFINITY } else { x }
-                },
-            );
+            scores.map(|x, row, key| if self.sees(work, row, key) { x } else { f32::NEG_INFINITY });
         }
     }
 }

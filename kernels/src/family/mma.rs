@@ -112,7 +112,8 @@ pub fn attention<
         }
     }
 
-    let mut states = [[RowState::EMPTY; 2]; R];
+    let start = if F::ON { features.start(group == 0 && lane.leads_row()) } else { RowState::EMPTY };
+    let mut states = [[start; 2]; R];
     let mut output: Accumulator<R, V8> = [[[0.0; 4]; V8]; R];
     let mut step = 0;
     while step < ring.steps {
@@ -131,7 +132,7 @@ pub fn attention<
         while r < R {
             let first_row = work.first_row + first_warp_row + r as u32 * 16;
             if F::ON {
-                features.finish(&mut FragmentScores { scores: &mut scores[r], first_row, first_key, lane }, &work);
+                features.finish::<E>(&mut FragmentScores { scores: &mut scores[r], first_row, first_key, lane }, &work);
             } else {
                 finish_scores(&mut scores[r], &scale, &work.mask, first_row, first_key, lane);
             }

@@ -58,7 +58,7 @@ pub fn attention<E: Element, G: Genes, F: Features, const ROWS: usize, const KEY
     let mut work = Work::of_this_block(args, G::TILE_Q);
     let features = F::of(args, more, &mut work);
     let scale = Scale::new(if F::ON { LOGITS_LOG2 } else { args.scale_log2 });
-    let mut states = [RowState::EMPTY; ROWS];
+    let mut states = [if F::ON { features.start(lane == 0) } else { RowState::EMPTY }; ROWS];
     let mut output = [[[0.0f32; 2]; PAIRS]; ROWS];
 
     let rows =
@@ -78,7 +78,7 @@ pub fn attention<E: Element, G: Genes, F: Features, const ROWS: usize, const KEY
         let masked = work.mask.hides_any(work.first_row, end);
         if F::ON {
             let scores = &mut scores;
-            features.finish(
+            features.finish::<E>(
                 &mut TileScores::<G, _, _, _, _> {
                     scores,
                     first_row: work.first_row,

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use simt::{Blocks, Buffer, CallError, Class, Entry, Launch, Stats, address_of};
 use spec::{
-    AttentionArgs, BlockWalk, FeatureArgs, Gene, Kernel, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps,
-    Variant,
+    AttentionArgs, BlockWalk, ExtraAddresses, FeatureArgs, Gene, Kernel, LaunchGeometry, MatrixStrides, PlainMap,
+    Problem, Strides, TensorMaps, Variant,
 };
 
 use super::blocks;
@@ -71,13 +71,18 @@ impl Prepared {
         seed: u64,
     ) -> Result<(Outputs, Stats), Failure> {
         outputs.partial = clusters.len() < self.clusters() as usize;
-        let mut buffers = [
+        let mut buffers = vec![
             Buffer::read("Q", bytemuck::cast_slice(tensors.q.storage.inner())),
             Buffer::read("K", bytemuck::cast_slice(tensors.k.storage.inner())),
             Buffer::read("V", bytemuck::cast_slice(tensors.v.storage.inner())),
             Buffer::write("O", bytemuck::cast_slice_mut(outputs.o.storage.inner_mut())),
             Buffer::write("LSE", bytemuck::cast_slice_mut(outputs.lse.inner_mut())),
         ];
+        let mut extras = ExtraAddresses::default();
+        for (extra, array) in tensors.extras.all() {
+            extras.0[extra as usize] = address_of(buffers.len()) + array.lead as u64;
+            buffers.push(Buffer::read(extra.name(), array.memory.inner()));
+        }
         let launch = Launch {
             cluster: self.cluster,
             shared_bytes: self.geometry.shared_bytes,
@@ -92,7 +97,7 @@ impl Prepared {
             let TensorMaps(maps) = TensorMaps::plain(maps);
             maps.as_flattened().iter().for_each(|word| arguments.extend(word.to_ne_bytes()));
         }
-        if let Some(features) = FeatureArgs::of(&self.problem) {
+        if let Some(features) = FeatureArgs::of(&self.problem, &extras) {
             arguments.extend(feature_bytes(&features));
         }
         let begun = Instant::now();
@@ -149,17 +154,31 @@ fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
 
 /// The bytes of the second argument of kernels with features.
 fn feature_bytes(args: &FeatureArgs) -> Vec<u8> {
-    let FeatureArgs { left, right, bottom_right, scale } = *args;
+    let FeatureArgs {
+        extras: ExtraAddresses(extras),
+        bias,
+        mask,
+        left,
+        right,
+        bottom_right,
+        wide_bias,
+        scale,
+        softcap,
+    } = *args;
     let mut bytes = vec![];
+    extras.iter().for_each(|address| bytes.extend(address.to_ne_bytes()));
+    for MatrixStrides { batch, head, row } in [bias, mask] {
+        [batch, head, row].iter().for_each(|stride| bytes.extend(stride.to_ne_bytes()));
+    }
     [left, right].iter().for_each(|keys| bytes.extend(keys.to_ne_bytes()));
-    bytes.extend(bottom_right.to_ne_bytes());
-    bytes.extend(scale.to_ne_bytes());
+    [bottom_right, wide_bias].iter().for_each(|flag| bytes.extend(flag.to_ne_bytes()));
+    [scale, softcap].iter().for_each(|factor| bytes.extend(factor.to_ne_bytes()));
     bytes
 }
 
 #[cfg(test)]
 mod tests {
-    use spec::{BlockOrder, Features, Window};
+    use spec::{Bias, BlockOrder, Features, Window};
 
     use super::*;
 
@@ -182,8 +201,16 @@ mod tests {
         // SAFETY: as many bytes as the type has, and any bytes make its numbers.
         let back = unsafe { bytes.as_ptr().cast::<AttentionArgs>().read_unaligned() };
         assert_eq!(back, args);
-        let features = Features { window: Window { left: Some(7), right: None } };
-        let args = FeatureArgs::of(&Problem { features, ..problem }).unwrap();
+        let strides = |row| MatrixStrides { batch: 8, head: 9, row };
+        let features = Features {
+            window: Window { left: Some(7), right: None },
+            softcap: Some(30.0),
+            bias: Some(Bias { wide: true, strides: strides(10) }),
+            mask: Some(strides(11)),
+            ..Features::NONE
+        };
+        let extras = ExtraAddresses([1, 2, 3, 4]);
+        let args = FeatureArgs::of(&Problem { features, ..problem }, &extras).unwrap();
         let bytes = feature_bytes(&args);
         assert_eq!(bytes.len(), size_of::<FeatureArgs>());
         // SAFETY: as above.

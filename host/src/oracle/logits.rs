@@ -1,0 +1,96 @@
+//! From scores to logits, as [`spec::Features`] defines them.
+
+use std::ops::Range;
+
+use spec::{LARGEST_LOGIT, Problem};
+
+use super::Row;
+use crate::cases::Extras;
+
+/// The logits of one query row.
+pub(super) struct Logits<'a> {
+    problem: &'a Problem,
+    extras: &'a Extras,
+    row: Row,
+    diagonal: f64,
+}
+
+impl<'a> Logits<'a> {
+    pub(super) fn of(problem: &'a Problem, extras: &'a Extras, row: Row) -> Self {
+        Self { problem, extras, row, diagonal: problem.window_diagonal() as f64 + f64::from(row.row) }
+    }
+
+    /// The keys that the row sees.
+    pub(super) fn keys(&self) -> impl Iterator<Item = u32> {
+        self.band().filter(|key| {
+            let place = self.place(*key);
+            self.extras.lets_see(self.problem, place)
+                && self.extras.bias(self.problem, place) != Some(f32::NEG_INFINITY)
+        })
+    }
+
+    fn band(&self) -> Range<u32> {
+        self.problem.visible_keys(self.row.row)
+    }
+
+    fn place(&self, key: u32) -> [u32; 4] {
+        [self.row.batch, self.row.head, self.row.row, key]
+    }
+
+    /// The logit of a key's dot product.
+    pub(super) fn exact(&self, key: u32, product: f64) -> f64 {
+        let mut logit = f64::from(self.problem.softmax_scale()) * product;
+        if let Some(softcap) = self.problem.features.softcap.map(f64::from) {
+            logit = softcap * (logit / softcap).tanh();
+        }
+        logit += self.added(key);
+        // NaN stays NaN.
+        if self.extras.bias(self.problem, self.place(key)).is_some() {
+            let largest = f64::from(LARGEST_LOGIT);
+            logit = logit.clamp(-largest, largest);
+        }
+        logit
+    }
+
+    /// The same in fp32, times log2(e).
+    pub(super) fn rounded(&self, key: u32, product: f32) -> f32 {
+        if !self.problem.needs_features() {
+            return product * (self.problem.softmax_scale() * std::f32::consts::LOG2_E);
+        }
+        let mut logit = product * self.problem.softmax_scale();
+        if let Some(softcap) = self.problem.features.softcap {
+            logit = softcap * (logit / softcap).tanh();
+        }
+        if let Some(slope) = self.extras.slope(self.row.head) {
+            logit -= slope * self.distance(key) as f32;
+        }
+        if let Some(bias) = self.extras.bias(self.problem, self.place(key)) {
+            logit = (logit + bias).clamp(-LARGEST_LOGIT, LARGEST_LOGIT);
+        }
+        logit * std::f32::consts::LOG2_E
+    }
+
+    fn distance(&self, key: u32) -> f64 {
+        (self.diagonal - f64::from(key)).abs()
+    }
+
+    /// What is added to the score of a key.
+    fn added(&self, key: u32) -> f64 {
+        let alibi = self.extras.slope(self.row.head).map_or(0.0, |slope| f64::from(slope) * self.distance(key));
+        let bias = self.extras.bias(self.problem, self.place(key)).map_or(0.0, f64::from);
+        bias - alibi
+    }
+
+    /// The logit of the row's sink.
+    pub(super) fn sink(&self) -> Option<f32> {
+        self.extras.sink(self.row.head)
+    }
+
+    /// How large the terms of the logits are beside the scores: their sums round in proportion. Logits that are held to a
+    /// bound do not round.
+    pub(super) fn magnitude(&self) -> f64 {
+        let added = self.keys().map(|key| self.added(key).abs()).filter(|added| *added < f64::from(LARGEST_LOGIT));
+        let sink = self.sink().filter(|sink| sink.is_finite()).map_or(0.0, |sink| f64::from(sink.abs()));
+        added.fold(sink, f64::max) + self.problem.features.softcap.map_or(0.0, f64::from)
+    }
+}
