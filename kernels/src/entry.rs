@@ -16,6 +16,7 @@ macro_rules! entry {
         const _: () = {
             enum Genes {}
             impl $crate::family::tiled::Genes for Genes {
+                type Features = $crate::attention::$features;
                 const HEAD_DIM_QK: u32 = $qk;
                 const HEAD_DIM_V: u32 = $v;
                 const TILE_Q: u32 = $tile_q;
@@ -34,7 +35,6 @@ macro_rules! entry {
                 $crate::family::tiled::attention::<
                     $crate::gpu::$dtype,
                     Genes,
-                    $crate::attention::$features,
                     { $tile_q * $row_lanes / (32 * $warps) },
                     { $tile_kv / $row_lanes },
                     { ($v as usize).div_ceil(2 * $row_lanes) },
@@ -53,6 +53,7 @@ macro_rules! entry {
         const _: () = {
             enum Genes {}
             impl $crate::family::mma::Genes for Genes {
+                type Features = $crate::attention::$features;
                 const HEAD_DIM_QK: u32 = $qk;
                 const HEAD_DIM_V: u32 = $v;
                 const TILE_Q: u32 = $tile_q;
@@ -70,7 +71,6 @@ macro_rules! entry {
             $crate::export!($features, $symbol, |args, more| $crate::family::mma::attention::<
                 $crate::gpu::$dtype,
                 Genes,
-                $crate::attention::$features,
                 { $tile_q * $kv_split / ($warps * 16) },
                 { ($qk as usize).div_ceil(16) },
                 { $tile_kv / 8 },

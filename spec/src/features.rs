@@ -6,7 +6,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::{Align, AttentionArgs, FULL_DIAGONAL, Illegal, Mask, Problem};
+use crate::{Align, AttentionArgs, FULL_DIAGONAL, Illegal, MAX_SEQLEN, Mask, Problem};
 
 /// Beyond any key of any row.
 const BEYOND: i64 = 1 << 33;
@@ -69,6 +69,18 @@ pub struct Bias {
     pub strides: MatrixStrides,
 }
 
+/// A K/V cache in pages: K is `[count, size, heads_kv, head_dim_qk]`, V likewise, and a batch entry's key `j` is row
+/// `j % size` of the page that its row of the table names at `j / size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pages {
+    /// Pages of the cache.
+    pub count: u32,
+    /// Keys of a page.
+    pub size: u32,
+    /// Pages of one batch entry at most: columns of the table.
+    pub columns: u32,
+}
+
 /// What is asked beyond the plain problem. The default is nothing.
 ///
 /// The logit of row `i` and key `j` is `cap(scale q[i] k[j]) - slope |i + diagonal - j| + bias[i, j]`, where
@@ -89,6 +101,15 @@ pub struct Features {
     pub bias: Option<Bias>,
     /// A boolean matrix of bytes: keys where it is 0 are hidden.
     pub mask: Option<MatrixStrides>,
+    /// Rows of all batch entries together, where Q and O are `[1, rows, heads_q, head_dim]` with the entries' rows one
+    /// after the other; `seqlen_q` then is the most that one has. LSE is `[1, heads_q, rows]`.
+    pub packed_q: Option<u32>,
+    /// The same of the keys in K and V, with `seqlen_kv`.
+    pub packed_kv: Option<u32>,
+    /// Whether each batch entry has a number of keys of its own, of the `seqlen_kv` that there is room for.
+    pub used_kv: bool,
+    /// Where K and V are in pages.
+    pub pages: Option<Pages>,
 }
 
 /// Logits are held to this and its negative: multiplied by log2(e) they still are finite in fp32.
@@ -105,11 +126,20 @@ pub enum Extra {
     Bias,
     /// The boolean mask.
     Mask,
+    /// First row of each batch entry and the end of the last, `[batch + 1]` in `u32`.
+    StartsQ,
+    /// First key of each batch entry and the end of the last, `[batch + 1]` in `u32`.
+    StartsKv,
+    /// Keys of each batch entry, `[batch]` in `u32`.
+    UsedKv,
+    /// The table of pages, `[batch, columns]` in `u32`.
+    Pages,
 }
 
 impl Extra {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 4] = [Self::Slopes, Self::Sinks, Self::Bias, Self::Mask];
+    pub const ALL: [Self; 8] =
+        [Self::Slopes, Self::Sinks, Self::Bias, Self::Mask, Self::StartsQ, Self::StartsKv, Self::UsedKv, Self::Pages];
 
     /// Name in errors.
     pub const fn name(self) -> &'static str {
@@ -118,6 +148,10 @@ impl Extra {
             Self::Sinks => "the sinks",
             Self::Bias => "the bias",
             Self::Mask => "the boolean mask",
+            Self::StartsQ => "the first rows of batch entries",
+            Self::StartsKv => "the first keys of batch entries",
+            Self::UsedKv => "the numbers of keys",
+            Self::Pages => "the table of pages",
         }
     }
 
@@ -129,13 +163,17 @@ impl Extra {
             Self::Sinks => features.sinks,
             Self::Bias => features.bias.is_some(),
             Self::Mask => features.mask.is_some(),
+            Self::StartsQ => features.packed_q.is_some(),
+            Self::StartsKv => features.packed_kv.is_some(),
+            Self::UsedKv => features.used_kv,
+            Self::Pages => features.pages.is_some(),
         }
     }
 
     /// Bytes of one element, of which its address must be a multiple.
     pub const fn element_bytes(self, problem: &Problem) -> u32 {
         match self {
-            Self::Slopes | Self::Sinks => 4,
+            Self::Slopes | Self::Sinks | Self::StartsQ | Self::StartsKv | Self::UsedKv | Self::Pages => 4,
             Self::Bias => match problem.features.bias {
                 Some(Bias { wide: true, .. }) => 4,
                 _ => problem.dtype.bytes(),
@@ -166,16 +204,44 @@ impl Features {
         sinks: false,
         bias: None,
         mask: None,
+        packed_q: None,
+        packed_kv: None,
+        used_kv: false,
+        pages: None,
     };
 
-    /// Whether their values are possible at all.
-    pub(crate) fn check(&self) -> Result<(), Illegal> {
-        match self.softcap {
-            Some(softcap) if !(softcap > 0.0 && softcap.is_finite()) => {
-                Err(Illegal::Softcap { bits: softcap.to_bits() })
-            }
-            _ => Ok(()),
+    /// Whether batch entries have lengths of their own.
+    pub const fn varies(&self) -> bool {
+        self.packed_q.is_some() || self.packed_kv.is_some() || self.used_kv
+    }
+
+    /// Whether a problem's features are possible at all.
+    pub(crate) fn check(problem: &Problem) -> Result<(), Illegal> {
+        let Self { softcap, packed_q, packed_kv, used_kv, pages, .. } = problem.features;
+        if let Some(softcap) = softcap.filter(|softcap| !(*softcap > 0.0 && softcap.is_finite())) {
+            return Err(Illegal::Softcap { bits: softcap.to_bits() });
         }
+        for (field, total, seqlen) in
+            [("packed_q", packed_q, problem.seqlen_q), ("packed_kv", packed_kv, problem.seqlen_kv)]
+        {
+            let most = (u64::from(problem.batch) * u64::from(seqlen)).min(MAX_SEQLEN.into());
+            if let Some(value) = total.filter(|total| !(1..=most).contains(&u64::from(*total))) {
+                return Err(Illegal::Packed { field, value, most });
+            }
+        }
+        for (other, set) in [("used_kv", used_kv), ("pages", pages.is_some())] {
+            if packed_kv.is_some() && set {
+                return Err(Illegal::Exclusive { field: "packed_kv", other });
+            }
+        }
+        let Some(Pages { count, size, columns }) = pages else { return Ok(()) };
+        for (field, value) in [("count of pages", count), ("size of pages", size), ("columns of pages", columns)] {
+            if value == 0 || value > MAX_SEQLEN {
+                return Err(Illegal::Pages { field, value: value.into(), least: 1 });
+            }
+        }
+        let (value, least) = (u64::from(size) * u64::from(columns), problem.seqlen_kv.into());
+        if value < least { Err(Illegal::Pages { field: "size x columns of pages", value, least }) } else { Ok(()) }
     }
 }
 
@@ -183,6 +249,7 @@ impl Features {
 /// there are such keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Band {
+    diagonal: i64,
     begin: i64,
     end: i64,
     keys: u32,
@@ -202,7 +269,12 @@ impl Band {
             (Mask::Full, Some(right)) => diagonal + right as i64 + 1,
             (Mask::Full, None) => BEYOND,
         };
-        Self { begin, end, keys: seqlen_kv }
+        Self { diagonal, begin, end, keys: seqlen_kv }
+    }
+
+    /// Row `i`'s diagonal, from which window and slopes count, is key `i + diagonal`.
+    pub const fn diagonal(&self) -> i64 {
+        self.diagonal
     }
 
     /// The keys that a row sees; an empty range if none.
@@ -251,7 +323,7 @@ const fn clamp(key: i64, keys: u32) -> u32 {
 /// As the end of a problem's text form.
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { window, softcap, alibi, sinks, bias, mask } = *self;
+        let Self { window, softcap, alibi, sinks, bias, mask, packed_q, packed_kv, used_kv, pages } = *self;
         if window != Window::default() {
             f.write_str("-window")?;
             for (before, side) in [("", window.left), ("/", window.right)] {
@@ -272,7 +344,11 @@ impl fmt::Display for Features {
         for (name, MatrixStrides { batch, head, row }) in bias.into_iter().chain(mask.map(|mask| ("-mask", mask))) {
             write!(f, "{name}{batch}/{head}/{row}")?;
         }
-        Ok(())
+        for (name, total) in [("q", packed_q), ("kv", packed_kv)] {
+            total.map_or(Ok(()), |total| write!(f, "-packed{name}{total}"))?;
+        }
+        f.write_str(if used_kv { "-usedkv" } else { "" })?;
+        pages.map_or(Ok(()), |Pages { count, size, columns }| write!(f, "-pages{count}/{size}/{columns}"))
     }
 }
 
@@ -286,6 +362,10 @@ pub struct FeatureArgs {
     pub bias: MatrixStrides,
     /// Strides of the boolean mask.
     pub mask: MatrixStrides,
+    /// From one page of K to the next, in elements.
+    pub page_k: i64,
+    /// From one page of V to the next, in elements.
+    pub page_v: i64,
     /// Row `i` sees keys from `i + diagonal - left` on.
     pub left: i32,
     /// Row `i` sees keys up to `i + diagonal + right`.
@@ -298,13 +378,21 @@ pub struct FeatureArgs {
     pub scale: f32,
     /// Bound that scores approach; 0 for none.
     pub softcap: f32,
+    /// Rows of all batch entries together, where they are packed.
+    pub packed_q: u32,
+    /// Keys of a page.
+    pub page_size: u32,
+    /// Columns of the table of pages.
+    pub page_columns: u32,
+    /// Nothing: it fills the place.
+    pub rest: u32,
 }
 
 impl FeatureArgs {
     /// The argument for a problem; `None` if its kernel takes none.
     pub fn of(problem: &Problem, extras: &ExtraAddresses) -> Option<Self> {
         const NOWHERE: MatrixStrides = MatrixStrides { batch: 0, head: 0, row: 0 };
-        let Features { window, softcap, bias, mask, .. } = problem.features;
+        let Features { window, softcap, bias, mask, packed_q, pages, .. } = problem.features;
         let side = |keys: Option<u32>| keys.map_or(FULL_DIAGONAL, |keys| keys.min(FULL_DIAGONAL as u32) as i32);
         problem.needs_features().then(|| Self {
             extras: *extras,
@@ -316,6 +404,12 @@ impl FeatureArgs {
             wide_bias: u32::from(bias.is_some_and(|bias| bias.wide)),
             scale: problem.softmax_scale(),
             softcap: softcap.unwrap_or(0.0),
+            page_k: problem.strides.k.batch,
+            page_v: problem.strides.v.batch,
+            packed_q: packed_q.unwrap_or(0),
+            page_size: pages.map_or(0, |pages| pages.size),
+            page_columns: pages.map_or(0, |pages| pages.columns),
+            rest: 0,
         })
     }
 }

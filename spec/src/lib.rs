@@ -30,7 +30,7 @@ pub use device::{DeviceLimits, Sm};
 pub use dtype::Dtype;
 pub use family::Family;
 pub use features::{
-    Band, Bias, Extra, ExtraAddresses, FeatureArgs, FeaturedArgs, Features, LARGEST_LOGIT, MatrixStrides, Window,
+    Band, Bias, Extra, ExtraAddresses, FeatureArgs, FeaturedArgs, Features, LARGEST_LOGIT, MatrixStrides, Pages, Window,
 };
 pub use gene::{Domain, Effect, Gene, Theme};
 pub use kernel::{Kernel, LaunchBounds};

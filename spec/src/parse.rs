@@ -1,7 +1,7 @@
 //! Text forms read back, with errors that say what was read and what is allowed.
 
 use crate::{
-    Align, Bias, Dtype, Family, Features, Gene, Kernel, Mask, MatrixStrides, Problem, Strides, Variant, Window,
+    Align, Bias, Dtype, Family, Features, Gene, Kernel, Mask, MatrixStrides, Pages, Problem, Strides, Variant, Window,
 };
 
 /// Why a text is no problem, variant or kernel.
@@ -10,7 +10,7 @@ pub enum ParseError {
     /// A field of a problem is not known.
     #[error(
         "unknown field number {0} in the problem; known are b, h, hq, hk, s, sq, sk, d, dqk, dv, \
-         f16|bf16, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window, softcap, alibi, sinks, bias|fbias, mask"
+         f16|bf16, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window, softcap, alibi, sinks, bias|fbias, mask, packedq|packedkv, usedkv, pages"
     )]
     Field(usize),
     /// A field's number does not fit.
@@ -132,8 +132,16 @@ impl Features {
             self.bias = Some(Bias { wide, strides });
         } else if let Some(strides) = field.strip_prefix("mask") {
             self.mask = Some(matrix(strides).ok_or(error("mask", "BATCH/HEAD/ROW strides, such as mask512/0/0"))?);
+        } else if let Some(total) = field.strip_prefix("packedq") {
+            self.packed_q = Some(total.parse().map_err(|_| error("packedq", "a number of rows, such as packedq100"))?);
+        } else if let Some(total) = field.strip_prefix("packedkv") {
+            self.packed_kv =
+                Some(total.parse().map_err(|_| error("packedkv", "a number of keys, such as packedkv100"))?);
+        } else if let Some(numbers) = field.strip_prefix("pages") {
+            self.pages = Some(pages(numbers).ok_or(error("pages", "COUNT/SIZE/COLUMNS, such as pages64/16/8"))?);
         } else {
             match field {
+                "usedkv" => self.used_kv = true,
                 "alibi" => self.alibi = true,
                 "sinks" => self.sinks = true,
                 _ => return Ok(false),
@@ -149,6 +157,12 @@ fn float(text: &str) -> Option<f32> {
         Some(hex) => u32::from_str_radix(hex, 16).ok().map(f32::from_bits),
         None => text.parse().ok(),
     }
+}
+
+fn pages(text: &str) -> Option<Pages> {
+    let mut numbers = text.split('/').map(|number| number.parse().ok());
+    let pages = Pages { count: numbers.next()??, size: numbers.next()??, columns: numbers.next()?? };
+    numbers.next().is_none().then_some(pages)
 }
 
 fn matrix(text: &str) -> Option<MatrixStrides> {

@@ -3,7 +3,7 @@
 use core::{fmt, ops::Range, str::FromStr};
 
 use crate::features::{Band, diagonal};
-use crate::{Dtype, Features, ParseError, Strides, parse};
+use crate::{Dtype, Features, Pages, ParseError, Strides, parse};
 
 /// Where the diagonal of a causal mask lies when `seqlen_q != seqlen_kv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,24 +134,48 @@ impl Problem {
         self
     }
 
+    /// Shapes of Q, K, V and O as they are in memory: `[batch, seqlen, heads, head_dim]`, where packed entries are one, and
+    /// pages stand for entries.
+    pub const fn shapes(&self) -> [[u32; 4]; 4] {
+        let Self { heads_q, heads_kv, head_dim_qk, head_dim_v, .. } = *self;
+        let Features { packed_q, packed_kv, pages, .. } = self.features;
+        let [batch_q, rows] = match packed_q {
+            Some(rows) => [1, rows],
+            None => [self.batch, self.seqlen_q],
+        };
+        let [batch_kv, keys] = match (packed_kv, pages) {
+            (Some(keys), _) => [1, keys],
+            (None, Some(Pages { count, size, .. })) => [count, size],
+            (None, None) => [self.batch, self.seqlen_kv],
+        };
+        [
+            [batch_q, rows, heads_q, head_dim_qk],
+            [batch_kv, keys, heads_kv, head_dim_qk],
+            [batch_kv, keys, heads_kv, head_dim_v],
+            [batch_q, rows, heads_q, head_dim_v],
+        ]
+    }
+
     /// The same problem in contiguous `[batch, seqlen, heads, head_dim]`.
     pub const fn in_bshd(mut self) -> Self {
+        let [[_, rows, heads_q, qk], [_, keys, heads_kv, _], [_, _, _, v], _] = self.shapes();
         self.strides = TensorStrides {
-            q: Strides::bshd(self.seqlen_q, self.heads_q, self.head_dim_qk),
-            k: Strides::bshd(self.seqlen_kv, self.heads_kv, self.head_dim_qk),
-            v: Strides::bshd(self.seqlen_kv, self.heads_kv, self.head_dim_v),
-            o: Strides::bshd(self.seqlen_q, self.heads_q, self.head_dim_v),
+            q: Strides::bshd(rows, heads_q, qk),
+            k: Strides::bshd(keys, heads_kv, qk),
+            v: Strides::bshd(keys, heads_kv, v),
+            o: Strides::bshd(rows, heads_q, v),
         };
         self
     }
 
     /// The same problem in contiguous `[batch, heads, seqlen, head_dim]`.
     pub const fn in_bhsd(mut self) -> Self {
+        let [[_, rows, heads_q, qk], [_, keys, heads_kv, _], [_, _, _, v], _] = self.shapes();
         self.strides = TensorStrides {
-            q: Strides::bhsd(self.seqlen_q, self.heads_q, self.head_dim_qk),
-            k: Strides::bhsd(self.seqlen_kv, self.heads_kv, self.head_dim_qk),
-            v: Strides::bhsd(self.seqlen_kv, self.heads_kv, self.head_dim_v),
-            o: Strides::bhsd(self.seqlen_q, self.heads_q, self.head_dim_v),
+            q: Strides::bhsd(rows, heads_q, qk),
+            k: Strides::bhsd(keys, heads_kv, qk),
+            v: Strides::bhsd(keys, heads_kv, v),
+            o: Strides::bhsd(rows, heads_q, v),
         };
         self
     }
@@ -179,18 +203,17 @@ impl Problem {
         }
     }
 
-    /// Row `i`'s diagonal, from which windows and slopes count, is key `i + window_diagonal`.
-    pub const fn window_diagonal(&self) -> i64 {
-        diagonal(self.mask, self.seqlen_q, self.seqlen_kv)
-    }
-
     /// Keys that query row `row` sees by causal mask and window.
     pub const fn visible_keys(&self, row: u32) -> Range<u32> {
         Band::of(self, self.seqlen_q, self.seqlen_kv).keys(row)
     }
 
-    /// Scores that causal mask and window let through, over all batch entries and heads.
+    /// Scores that causal mask and window let through, over all batch entries and heads. Where entries have lengths of their
+    /// own, which are not part of the problem, there may be none.
     pub const fn visible_scores(&self) -> u64 {
+        if self.features.varies() {
+            return 0;
+        }
         Band::of(self, self.seqlen_q, self.seqlen_kv).scores(self.seqlen_q) * self.batch as u64 * self.heads_q as u64
     }
 
@@ -199,11 +222,19 @@ impl Problem {
         2 * self.visible_scores() * (self.head_dim_qk as u64 + self.head_dim_v as u64)
     }
 
-    /// Fewest bytes moved: each input read once, the output written once.
+    /// Fewest bytes moved: each input read once, the output written once. Of K and V that are in part unused, or in pages
+    /// that entries may share, none may be read.
     pub const fn bytes(&self) -> u64 {
-        let q = self.seqlen_q as u64 * self.heads_q as u64 * (self.head_dim_qk + self.head_dim_v) as u64;
-        let kv = self.seqlen_kv as u64 * self.heads_kv as u64 * (self.head_dim_qk + self.head_dim_v) as u64;
-        (q + kv) * self.batch as u64 * self.dtype.bytes() as u64
+        let [[batch_q, rows, ..], [batch_kv, keys, ..], ..] = self.shapes();
+        let columns = (self.head_dim_qk + self.head_dim_v) as u64;
+        let q = rows as u64 * batch_q as u64 * self.heads_q as u64 * columns;
+        let kv = match self.features {
+            Features { used_kv: false, pages: None, .. } => {
+                keys as u64 * batch_kv as u64 * self.heads_kv as u64 * columns
+            }
+            _ => 0,
+        };
+        (q + kv) * self.dtype.bytes() as u64
     }
 }
 
@@ -281,8 +312,24 @@ mod tests {
             Features { softcap: Some(1e-9), alibi: true, sinks: true, mask: Some(strides), ..window(Some(0), None) };
         let bias = |wide| Problem { features: Features { bias: Some(Bias { wide, strides }), ..all }, ..odd };
         let near = Problem { features: window(Some(64), Some(0)), ..odd };
+        let lengths = Features { packed_q: Some(9), packed_kv: Some(100), ..Features::NONE };
+        let packed = Problem { features: lengths, batch: 3, ..odd }.in_bshd();
+        let pages = Some(Pages { count: 99, size: 16, columns: 20 });
+        let paged = Problem { features: Features { pages, used_kv: true, ..Features::NONE }, ..odd }.in_bshd();
         let right = Problem { features: window(None, Some(3)), ..Problem::SEED };
-        for problem in [Problem::SEED, odd, odd.in_bhsd(), strided, near, right, bias(true), bias(false)] {
+        for problem in [
+            Problem::SEED,
+            odd,
+            odd.in_bhsd(),
+            strided,
+            near,
+            right,
+            bias(true),
+            bias(false),
+            packed,
+            paged,
+            paged.in_bhsd(),
+        ] {
             assert_eq!(problem.to_string().parse::<Problem>(), Ok(problem), "{problem}");
         }
         assert_eq!("b1-h8-s512-d64-f16".parse(), Ok(Problem::SEED));

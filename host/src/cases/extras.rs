@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use spec::{Extra, MatrixStrides, Problem};
+use spec::{Extra, MatrixStrides, Pages, Problem};
 
 use super::{CaseError, Guarded, number};
 
@@ -44,6 +44,41 @@ impl Extras {
         Some(self.get(Extra::Slopes)?.f32(head.into()))
     }
 
+    /// The rows and keys of a batch entry.
+    pub fn sequence(&self, problem: &Problem, entry: u32) -> Sequence {
+        let span = |starts, count| match self.get(starts) {
+            Some(starts) => (starts.u32(entry.into()), starts.u32(i64::from(entry) + 1) - starts.u32(entry.into())),
+            None => (0, count),
+        };
+        let (first_row, rows) = span(Extra::StartsQ, problem.seqlen_q);
+        let (first_key, keys) = span(Extra::StartsKv, problem.seqlen_kv);
+        let keys = self.get(Extra::UsedKv).map_or(keys, |used| used.u32(entry.into()));
+        Sequence { entry, first_row, rows, first_key, keys }
+    }
+
+    /// The batch entry of a row of Q and O, and the row's position in it.
+    pub fn position(&self, problem: &Problem, batch: u32, row: u32) -> (Sequence, u32) {
+        if problem.features.packed_q.is_none() {
+            return (self.sequence(problem, batch), row);
+        }
+        let sequences = (0..problem.batch).map(|entry| self.sequence(problem, entry));
+        let holds = |sequence: &Sequence| (sequence.first_row..sequence.first_row + sequence.rows).contains(&row);
+        let sequence = sequences.into_iter().find(holds).expect("every packed row is of an entry");
+        (sequence, row - sequence.first_row)
+    }
+
+    /// Where a key of a sequence is in K and V: batch entry or page, and position.
+    pub fn key(&self, problem: &Problem, sequence: &Sequence, key: u32) -> (u32, u32) {
+        match (problem.features.pages, self.get(Extra::Pages)) {
+            (Some(Pages { size, columns, .. }), Some(table)) => {
+                let index = i64::from(sequence.entry) * i64::from(columns) + i64::from(key / size);
+                (table.u32(index), key % size)
+            }
+            _ if problem.features.packed_kv.is_some() => (0, sequence.first_key + key),
+            _ => (sequence.entry, key),
+        }
+    }
+
     /// What is added to a logit.
     pub fn bias(&self, problem: &Problem, place: [u32; 4]) -> Option<f32> {
         let (array, bias) = (self.get(Extra::Bias)?, problem.features.bias?);
@@ -78,6 +113,10 @@ impl Extras {
                     _ => 3.0 * rng.sample::<f32, _>(StandardNormal),
                 })?,
                 Extra::Bias => bias(problem, rng)?,
+                Extra::StartsQ => starts(problem, problem.features.packed_q, problem.seqlen_q, rng)?,
+                Extra::StartsKv => starts(problem, problem.features.packed_kv, problem.seqlen_kv, rng)?,
+                Extra::UsedKv => Array::of_u32((0..problem.batch).map(|_| length(problem.seqlen_kv, rng)))?,
+                Extra::Pages => table(problem, extras.get(Extra::UsedKv), rng)?,
                 Extra::Mask => mask(problem, rng)?,
             });
         }
@@ -101,6 +140,12 @@ impl Array {
         Ok(array)
     }
 
+    fn of_u32(values: impl ExactSizeIterator<Item = u32>) -> Result<Self, CaseError> {
+        let mut array = Self::stray(0, values.len() * 4)?;
+        values.enumerate().for_each(|(i, value)| array.set(i as i64, value.to_ne_bytes()));
+        Ok(array)
+    }
+
     fn at<const N: usize>(&self, index: i64) -> usize {
         self.lead + index as usize * N
     }
@@ -119,9 +164,63 @@ impl Array {
         f32::from_ne_bytes(self.bytes(index))
     }
 
+    fn u32(&self, index: i64) -> u32 {
+        u32::from_ne_bytes(self.bytes(index))
+    }
+
     fn u16(&self, index: i64) -> u16 {
         u16::from_ne_bytes(self.bytes(index))
     }
+}
+
+/// The rows and keys of a batch entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// The batch entry.
+    pub entry: u32,
+    /// Its first row among the packed rows; 0 where they are not packed.
+    pub first_row: u32,
+    /// How many it has.
+    pub rows: u32,
+    /// Its first key among the packed keys; 0 where they are not packed.
+    pub first_key: u32,
+    /// How many it has.
+    pub keys: u32,
+}
+
+/// A length of at most `most`, often none or all.
+fn length(most: u32, rng: &mut ChaCha8Rng) -> u32 {
+    match rng.random_range(0..6) {
+        0 => 0,
+        1 => most,
+        _ => rng.random_range(0..=most),
+    }
+}
+
+/// Where batch entries of at most `most` rows each start, that have `total` together.
+fn starts(problem: &Problem, total: Option<u32>, most: u32, rng: &mut ChaCha8Rng) -> Result<Array, CaseError> {
+    let (mut left, entries) = (total.unwrap_or(0), problem.batch);
+    let mut starts = vec![0];
+    let mut end = 0;
+    for entry in 0..entries {
+        let later = u64::from(entries - entry - 1) * u64::from(most);
+        let least = u64::from(left).saturating_sub(later) as u32;
+        let length = length(most, rng).clamp(least, left.min(most).max(least));
+        (left, end) = (left - length, end + length);
+        starts.push(end);
+    }
+    Array::of_u32(starts.into_iter())
+}
+
+/// A table that names pages in any order, some of them for several entries. Where no key is used it names no page.
+fn table(problem: &Problem, used: Option<&Array>, rng: &mut ChaCha8Rng) -> Result<Array, CaseError> {
+    let Some(Pages { count, size, columns }) = problem.features.pages else { return Array::stray(0, 0) };
+    let names = (0..problem.batch).flat_map(|entry| {
+        let keys = used.map_or(problem.seqlen_kv, |used| used.u32(entry.into()));
+        (0..columns).map(move |column| column * size < keys)
+    });
+    let names: Vec<_> = names.map(|used| if used { rng.random_range(0..count) } else { u32::MAX }).collect();
+    Array::of_u32(names.into_iter())
 }
 
 /// Where an element of a matrix is, by batch entry, head, row and key.

@@ -1,7 +1,7 @@
 //! Cases of problems with features, among them small inputs on which attention kernels elsewhere failed, as publicly
 //! reported.
 
-use spec::{Align, Bias, Features, Mask, MatrixStrides, Problem, Window};
+use spec::{Align, Bias, Features, Mask, MatrixStrides, Pages, Problem, Window};
 
 use super::{Case, Distribution, Extent, table::plain};
 
@@ -17,6 +17,8 @@ pub(super) fn cases(like: &Problem, extent: Extent) -> Vec<Case> {
     cases.extend(sinks(like));
     cases.extend(biases(like));
     cases.extend(masks(like));
+    cases.extend(lengths(like));
+    cases.extend(pages(like));
     if extent == Extent::Large {
         cases.push(windowed(like, "long", [1025, 4099], CAUSAL, [Some(511), None]));
     }
@@ -148,5 +150,48 @@ fn masks(like: &Problem) -> Vec<Case> {
         case("contiguous", [33, 70], CAUSAL, 70, [false; 3]),
         case("padding", [33, 70], FULL, 70, [false, true, true]),
         case("heads-differ", [20, 70], TOP_LEFT, 77, [true, false, false]),
+    ]
+}
+
+fn lengths(like: &Problem) -> Vec<Case> {
+    let case = |name: &str, heads, most, mask, features, seed| {
+        let problem = with(like, heads, most, mask, features).in_bshd();
+        Case::new(format!("lengths/{name}"), problem, Distribution::Normal, seed)
+    };
+    let packed = |q, kv| Features { packed_q: Some(q), packed_kv: Some(kv), ..Features::NONE };
+    let used = Features { used_kv: true, ..Features::NONE };
+    let mut cases = vec![
+        case("packed-causal", [4, 4, 2], [70, 90], CAUSAL, packed(130, 210), 106),
+        case("packed-full", [3, 2, 2], [33, 65], FULL, packed(64, 99), 107),
+        case("packed-top-left", [5, 2, 1], [20, 20], TOP_LEFT, packed(40, 60), 108),
+        // flash-attention #2862: many more tiles than the entries have.
+        case("mostly-empty", [7, 2, 1], [129, 40], CAUSAL, packed(130, 100), 109),
+        case("rows-alone", [3, 2, 2], [40, 50], CAUSAL, Features { packed_q: Some(60), ..Features::NONE }, 110),
+        case("keys-alone", [3, 2, 2], [40, 50], CAUSAL, Features { packed_kv: Some(90), ..Features::NONE }, 111),
+        // flash-attention #1745, #2374, #1395, flashinfer #1029, vllm #936: NaN in a cache beyond the keys in use.
+        case("used", [4, 4, 2], [3, 128], CAUSAL, used, 112),
+        case("used-in-prefill", [4, 2, 1], [60, 128], CAUSAL, used, 113),
+    ];
+    // flash-attention #1537, #1713, #2470, #2568, #1155: entries without rows or keys, in many draws.
+    for seed in 120..128 {
+        cases.push(case(&format!("empty-entries/{seed}"), [4, 9, 3], [1, 5], FULL, packed(2, 8), seed));
+    }
+    cases
+}
+
+fn pages(like: &Problem) -> Vec<Case> {
+    let case = |name: &str, heads, lengths: [u32; 2], [count, size]: [u32; 2], features| {
+        let pages = Some(Pages { count, size, columns: lengths[1].div_ceil(size) });
+        let problem = with(like, heads, lengths, CAUSAL, Features { pages, ..features });
+        Case::new(format!("pages/{name}"), problem.in_bshd(), Distribution::Normal, 130)
+    };
+    let used = Features { used_kv: true, ..Features::NONE };
+    vec![
+        case("decode", [4, 4, 2], [1, 150], [40, 16], used),
+        case("prefill", [2, 4, 2], [40, 150], [9, 64], used),
+        case("of-one-key", [2, 2, 2], [5, 20], [40, 1], used),
+        case("odd-size", [3, 2, 1], [9, 100], [50, 7], used),
+        case("all-used", [2, 2, 1], [17, 96], [12, 32], Features::NONE),
+        case("packed-rows", [3, 4, 2], [20, 80], [30, 16], Features { packed_q: Some(33), ..used }),
     ]
 }

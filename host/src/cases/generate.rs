@@ -1,5 +1,7 @@
 //! Filling Q, K and V.
 
+use std::collections::HashSet;
+
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -22,6 +24,9 @@ impl Inputs {
             scope.spawn(|_| self.fill(k, 1, |rng, first, row, values| self.key(problem, rng, first, row, values)));
             scope.spawn(|_| self.fill(v, 2, |rng, _, row, values| self.value(problem, rng, row, values)));
         });
+        if problem.features.varies() || problem.features.pages.is_some() {
+            forget_unused(problem, &mut tensors);
+        }
         Ok(tensors)
     }
 
@@ -59,7 +64,7 @@ impl Inputs {
                 let factor = (-400.0 / per_score).clamp(-4096.0, 4096.0) as f32;
                 normal(rng, values, |x| factor * x.abs());
             }
-            Distribution::NanQuery if row + 1 == problem.seqlen_q => values.fill(f32::NAN),
+            Distribution::NanQuery if row + 1 == problem.shapes()[0][1] => values.fill(f32::NAN),
             _ => self.score_operand(problem, rng, values),
         }
     }
@@ -124,8 +129,25 @@ fn sign(key: u32, column: usize) -> f32 {
     if key.wrapping_mul(0x9e37_79b1) >> (31 - column % 32) & 1 == 0 { 1.0 } else { -1.0 }
 }
 
-/// Whether no row sees a key.
+/// Makes NaN of all keys and values that are of no batch entry.
+fn forget_unused(problem: &Problem, tensors: &mut Tensors) {
+    let Tensors { k, v, extras, .. } = tensors;
+    let sequences = (0..problem.batch).map(|entry| extras.sequence(problem, entry));
+    let used: HashSet<_> = sequences
+        .flat_map(|sequence| (0..sequence.keys).map(move |key| (sequence, key)))
+        .map(|(sequence, key)| extras.key(problem, &sequence, key))
+        .collect();
+    for tensor in [k, v] {
+        let nan = vec![f32::NAN; tensor.shape()[3] as usize];
+        tensor.rows().filter(|(b, s, _)| !used.contains(&(*b, *s))).for_each(|(b, s, h)| tensor.set_row(b, s, h, &nan));
+    }
+}
+
+/// Whether no row sees a key, where all batch entries have the same.
 fn hidden(problem: &Problem, key: u32) -> bool {
+    if problem.features.varies() || problem.features.pages.is_some() {
+        return false;
+    }
     let [first, last] = [0, problem.seqlen_q - 1].map(|row| problem.visible_keys(row));
     !(first.start..last.end).contains(&key)
 }

@@ -14,7 +14,7 @@ mod tensor;
 use serde::{Deserialize, Serialize};
 use spec::Problem;
 
-pub use extras::{Array, Extras};
+pub use extras::{Array, Extras, Sequence};
 pub use guarded::{GUARD, Guarded};
 pub use layouts::Layout;
 pub use random::random;

@@ -3,7 +3,7 @@
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use spec::{Bias, Features, MatrixStrides, Problem, Window};
+use spec::{Bias, Features, MatrixStrides, Pages, Problem, Window};
 
 use super::{Case, Distribution, Layout, table::MASKS, table::plain};
 
@@ -16,12 +16,19 @@ pub fn random(like: &Problem, seed: u64) -> Case {
     let lengths = [length(rng), length(rng)];
     let mask = one_of(rng, &MASKS);
     let layout = one_of(rng, &[Layout::Bshd, Layout::Bhsd, Layout::Sbhd, Layout::Packed, Layout::Capacity]);
-    let mut problem = layout.of(&plain(like, heads, lengths, mask));
+    let mut problem = plain(like, heads, lengths, mask);
     problem.scale = one_of(rng, &[None, None, None, Some(0.0), Some(-0.2), Some(1.0)]);
     problem.features = features(rng, &problem);
     while !problem.needs_features() {
         problem.features = features(rng, &problem);
     }
+    // Shapes in memory depend on the features.
+    let varied = problem.features.varies() || problem.features.pages.is_some();
+    problem = match layout {
+        Layout::Bhsd => problem.in_bhsd(),
+        _ if varied => problem.in_bshd(),
+        layout => layout.of(&problem),
+    };
     let distribution = one_of(
         rng,
         &[
@@ -55,6 +62,20 @@ fn features(rng: &mut ChaCha8Rng, problem: &Problem) -> Features {
     }
     if rng.random_ratio(1, 3) {
         features.mask = Some(matrix(rng, problem));
+    }
+    let total = |rng: &mut ChaCha8Rng, most: u32| one_of(rng, &[1, most, most / 2 + 1, most.div_ceil(3)]);
+    if rng.random_ratio(1, 4) {
+        features.packed_q = Some(total(rng, problem.batch * problem.seqlen_q));
+    }
+    match rng.random_range(0..8) {
+        0 | 1 => features.packed_kv = Some(total(rng, problem.batch * problem.seqlen_kv)),
+        2 | 3 => features.used_kv = true,
+        _ => {}
+    }
+    if features.packed_kv.is_none() && rng.random_ratio(1, 3) {
+        let size = one_of(rng, &[1, 5, 16, 64, 256]);
+        let columns = problem.seqlen_kv.div_ceil(size) + rng.random_range(0..2);
+        features.pages = Some(Pages { count: rng.random_range(1..=problem.batch * columns), size, columns });
     }
     features
 }

@@ -49,7 +49,7 @@ fn breaches(outputs: &Outputs) -> Result<(), String> {
 fn written(case: &Case, reference: &Reference, outputs: &Outputs) -> Result<(), String> {
     let problem = &case.problem;
     let nan_query = case.inputs.distribution == Distribution::NanQuery;
-    let nan_is_right = |row: &Row| nan_query && row.row + 1 == problem.seqlen_q;
+    let nan_is_right = |row: &Row| nan_query && row.row + 1 == problem.shapes()[0][1];
     let rows = if outputs.partial { reference.rows.iter().map(|row| row.row).collect() } else { Row::all(problem) };
     let (mut unwritten, mut nan) = (Places::default(), Places::default());
     let (mut unwritten_lse, mut nan_lse) = (Places::default(), Places::default());

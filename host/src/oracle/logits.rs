@@ -1,40 +1,38 @@
 //! From scores to logits, as [`spec::Features`] defines them.
 
-use std::ops::Range;
-
-use spec::{LARGEST_LOGIT, Problem};
+use spec::{Band, LARGEST_LOGIT, Problem};
 
 use super::Row;
-use crate::cases::Extras;
+use crate::cases::{Extras, Sequence};
 
 /// The logits of one query row.
 pub(super) struct Logits<'a> {
     problem: &'a Problem,
     extras: &'a Extras,
     row: Row,
-    diagonal: f64,
+    sequence: Sequence,
+    /// Position of the row among those of its batch entry.
+    position: u32,
+    band: Band,
 }
 
 impl<'a> Logits<'a> {
     pub(super) fn of(problem: &'a Problem, extras: &'a Extras, row: Row) -> Self {
-        Self { problem, extras, row, diagonal: problem.window_diagonal() as f64 + f64::from(row.row) }
+        let (sequence, position) = extras.position(problem, row.batch, row.row);
+        Self { problem, extras, row, sequence, position, band: Band::of(problem, sequence.rows, sequence.keys) }
     }
 
     /// The keys that the row sees.
     pub(super) fn keys(&self) -> impl Iterator<Item = u32> {
-        self.band().filter(|key| {
+        self.band.keys(self.position).filter(|key| {
             let place = self.place(*key);
             self.extras.lets_see(self.problem, place)
                 && self.extras.bias(self.problem, place) != Some(f32::NEG_INFINITY)
         })
     }
 
-    fn band(&self) -> Range<u32> {
-        self.problem.visible_keys(self.row.row)
-    }
-
     fn place(&self, key: u32) -> [u32; 4] {
-        [self.row.batch, self.row.head, self.row.row, key]
+        [self.sequence.entry, self.row.head, self.position, key]
     }
 
     /// The logit of a key's dot product.
@@ -71,7 +69,7 @@ impl<'a> Logits<'a> {
     }
 
     fn distance(&self, key: u32) -> f64 {
-        (self.diagonal - f64::from(key)).abs()
+        (self.band.diagonal() as f64 + f64::from(self.position) - f64::from(key)).abs()
     }
 
     /// What is added to the score of a key.

@@ -6,7 +6,7 @@ use std::thread;
 use spec::Problem;
 
 use super::{Row, exact, logits::Logits, rounded};
-use crate::cases::Tensors;
+use crate::cases::{Tensor, Tensors};
 
 /// Rows that a thread takes at a time: K and V of their head are decoded once for them.
 const CHUNK: usize = 64;
@@ -42,8 +42,7 @@ pub struct Reference {
 impl Reference {
     /// The references of `rows`, which must be in order, on all processors.
     pub fn of(problem: &Problem, tensors: &Tensors, rows: &[Row]) -> Self {
-        let chunks: Vec<&[Row]> =
-            rows.chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head)).flat_map(|head| head.chunks(CHUNK)).collect();
+        let chunks: Vec<&[Row]> = heads(problem, tensors, rows).flat_map(|head| head.chunks(CHUNK)).collect();
         let next = AtomicUsize::new(0);
         let work = || {
             let mut done = vec![];
@@ -66,6 +65,12 @@ impl Reference {
     }
 }
 
+/// The rows by their batch entry and head.
+pub(super) fn heads<'a>(problem: &Problem, tensors: &Tensors, rows: &'a [Row]) -> impl Iterator<Item = &'a [Row]> {
+    let entry = |row: &Row| tensors.extras.position(problem, row.batch, row.row).0.entry;
+    rows.chunk_by(move |a, b| a.head == b.head && entry(a) == entry(b))
+}
+
 /// K and V of one head as numbers.
 pub(super) struct Head {
     pub(super) k: Vec<f32>,
@@ -76,8 +81,10 @@ impl Head {
     /// The K/V head that a query row reads.
     pub(super) fn of(problem: &Problem, tensors: &Tensors, row: Row) -> Self {
         let head = row.head / problem.heads_per_kv();
-        let rows = |tensor: &crate::cases::Tensor| {
-            (0..problem.seqlen_kv).flat_map(|key| tensor.values(row.batch, key, head)).collect()
+        let (sequence, _) = tensors.extras.position(problem, row.batch, row.row);
+        let rows = |tensor: &Tensor| {
+            let places = (0..sequence.keys).map(|key| tensors.extras.key(problem, &sequence, key));
+            places.flat_map(|(batch, key)| tensor.values(batch, key, head)).collect()
         };
         Self { k: rows(&tensors.k), v: rows(&tensors.v) }
     }

@@ -4,7 +4,7 @@
 use spec::Problem;
 
 use super::logits::Logits;
-use super::reference::Head;
+use super::reference::{Head, heads};
 use super::{Outputs, Row, metamorphic::Executor};
 use crate::cases::{CaseError, Tensors, number};
 use crate::device::Failure;
@@ -53,7 +53,7 @@ impl Executor for SamePrecision {
 
 fn run(problem: &Problem, tensors: &Tensors) -> Result<Outputs, CaseError> {
     let mut outputs = Outputs::unwritten(problem)?;
-    for rows in Row::all(problem).chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head)) {
+    for rows in heads(problem, tensors, &Row::all(problem)) {
         let head = Head::of(problem, tensors, rows[0]);
         for at in rows {
             let q: Vec<f32> = tensors.q.values(at.batch, at.row, at.head).collect();

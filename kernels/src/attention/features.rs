@@ -2,8 +2,8 @@
 
 use spec::{AttentionArgs, Extra, FULL_DIAGONAL, FeatureArgs, LARGEST_LOGIT, MatrixStrides};
 
-use super::{Mask, RowState, Work};
-use crate::gpu::{Element, Global, fma, tanh};
+use super::{Mask, RowState, Rows, Source, Work, work::ELEMENT};
+use crate::gpu::{Element, Global, divide, fma, tanh};
 
 /// Factor from the logits that [`Features::finish`] makes to exponents of two.
 pub const LOGITS_LOG2: f32 = core::f32::consts::LOG2_E;
@@ -19,8 +19,14 @@ pub trait Features: Copy {
     /// The kernel's second argument.
     type Args: Copy;
 
-    /// The features for a block's work. From here on its first key is the first that some row of it sees.
-    fn of(args: &AttentionArgs, more: &Self::Args, work: &mut Work) -> Self;
+    /// The features for this block.
+    fn of_this_block(args: &AttentionArgs, more: &Self::Args, tile_q: u32) -> Self;
+
+    /// What the block works on. Its first key is the first that some row of it sees, and it may have no rows at all.
+    fn work(&self, args: &AttentionArgs, tile_q: u32) -> Work;
+
+    /// Where the rows of K, or of V, are.
+    fn source(&self, work: &Work, which: Operand) -> impl Source;
 
     /// What is known of a row before its first key. Of all the threads that hold a row, one `leads` it.
     fn start(&self, leads: bool) -> RowState;
@@ -41,6 +47,15 @@ pub trait Scores {
     fn map(&mut self, f: impl Fn(f32, u32, u32) -> f32);
 }
 
+/// One of the two tensors that pages can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// K.
+    K,
+    /// V.
+    V,
+}
+
 /// None.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
@@ -51,8 +66,18 @@ impl Features for Plain {
     type Args = ();
 
     #[inline(always)]
-    fn of(_: &AttentionArgs, (): &(), _: &mut Work) -> Self {
+    fn of_this_block(_: &AttentionArgs, (): &(), _: u32) -> Self {
         Self
+    }
+
+    #[inline(always)]
+    fn work(&self, args: &AttentionArgs, tile_q: u32) -> Work {
+        Work::of_this_block(args, tile_q)
+    }
+
+    #[inline(always)]
+    fn source(&self, work: &Work, which: Operand) -> impl Source {
+        if which == Operand::K { work.k } else { work.v }
     }
 
     #[inline(always)]
@@ -68,6 +93,7 @@ impl Features for Plain {
 #[derive(Clone, Copy, Debug)]
 pub struct Featured {
     args: FeatureArgs,
+    work: Work,
     /// The diagonal of row `i` is key `i + diagonal`.
     diagonal: i32,
     /// Row `i` sees keys from `i + begin` on.
@@ -78,6 +104,32 @@ pub struct Featured {
     sink: f32,
     bias: Matrix,
     mask: Matrix,
+    /// The batch entry's row of the table of pages; null if there are none.
+    table: Global,
+    /// The key that is the block's first.
+    base: u32,
+}
+
+/// Rows of K or V, of which a page holds so many.
+struct PagedRows {
+    rows: Rows,
+    table: Global,
+    base: u32,
+    size: u32,
+    /// Bytes from one page to the next.
+    page: i64,
+}
+
+impl Source for PagedRows {
+    #[inline(always)]
+    fn row(&self, row: u32) -> Global {
+        if self.table.is_null() {
+            return self.rows.row(row);
+        }
+        let (column, within) = divide(self.base + row, self.size);
+        let page = self.table.at(i64::from(column) * 4).load_u32();
+        self.rows.at(i64::from(page) * self.page).row(within)
+    }
 }
 
 /// The rows of a matrix of a head; nowhere if there is no such matrix.
@@ -130,20 +182,8 @@ impl Featured {
             }
             // Rows of the tile that do not exist must not be looked up.
             let bias = load(self.bias.at(row.min(last_row), key));
-            if bias == f32::NEG_INFINITY { bias } else { held(x + bias) }
+            if bias == f32::NEG_INFINITY { bias } else { (x + bias).clamp(-LARGEST_LOGIT, LARGEST_LOGIT) }
         });
-    }
-}
-
-/// A logit held to what the softmax can take; NaN stays NaN.
-#[inline(always)]
-fn held(logit: f32) -> f32 {
-    if logit < -LARGEST_LOGIT {
-        -LARGEST_LOGIT
-    } else if logit > LARGEST_LOGIT {
-        LARGEST_LOGIT
-    } else {
-        logit
     }
 }
 
@@ -153,32 +193,76 @@ impl Features for Featured {
     type Args = FeatureArgs;
 
     #[inline(always)]
-    fn of(args: &AttentionArgs, more: &FeatureArgs, work: &mut Work) -> Self {
-        let keys = args.seqlen_kv;
-        let diagonal = if more.bottom_right == 1 { keys as i32 - args.seqlen_q as i32 } else { 0 };
+    fn of_this_block(args: &AttentionArgs, more: &FeatureArgs, tile_q: u32) -> Self {
+        let mut work = Work::of_this_block(args, tile_q);
+        let entry = work.batch;
+        let lookup = |extra, index: u32| Global::new(more.extras.get(extra)).at(i64::from(index) * 4).load_u32();
+        let has = |extra| more.extras.get(extra) != 0;
+        let span = |starts, count| {
+            if has(starts) {
+                let start = lookup(starts, entry);
+                (start, lookup(starts, entry + 1) - start)
+            } else {
+                (0, count)
+            }
+        };
+        let (first_row, rows) = span(Extra::StartsQ, args.seqlen_q);
+        let (first_key, keys) = span(Extra::StartsKv, args.seqlen_kv);
+        let keys = if has(Extra::UsedKv) { lookup(Extra::UsedKv, entry).min(args.seqlen_kv) } else { keys };
+
+        let diagonal = if more.bottom_right == 1 { keys as i32 - rows as i32 } else { 0 };
         // Held to the full diagonal, sums with a row's number stay in range.
         let end = (diagonal + more.right).min(FULL_DIAGONAL);
         let begin = (diagonal - more.left).max(-FULL_DIAGONAL);
         // Keys that the first row is past are past for all.
         let base = ((work.first_row as i32 + begin).max(0) as u32).min(keys);
-        work.k = work.k.from(base);
-        work.v = work.v.from(base);
         work.mask = Mask { keys: keys - base, diagonal: end - base as i32 };
+
+        work.rows = work.rows.min(rows.saturating_sub(work.first_row));
+        if has(Extra::StartsQ) {
+            (work.q, work.o) = (work.q.from(first_row), work.o.from(first_row));
+            if !work.lse.is_null() {
+                let row = i64::from(work.head) * i64::from(more.packed_q) + i64::from(first_row);
+                work.lse = Global::new(args.lse).at(row * 4);
+            }
+        }
+        let table = Global::new(more.extras.get(Extra::Pages));
+        let table = if table.is_null() { table } else { table.at(i64::from(entry) * i64::from(more.page_columns) * 4) };
+        if table.is_null() {
+            (work.k, work.v) = (work.k.from(first_key + base), work.v.from(first_key + base));
+        }
 
         let extra = |extra| Global::new(more.extras.get(extra));
         let of_head = |values: Global, otherwise| {
             if values.is_null() { otherwise } else { values.at(i64::from(work.head) * 4).load_f32() }
         };
-        let matrix = |extra, strides, element| Matrix::of(more.extras.get(extra), strides, element, work, base);
+        let matrix = |extra, strides, element| Matrix::of(more.extras.get(extra), strides, element, &work, base);
         Self {
             args: *more,
+            work,
             diagonal: diagonal - base as i32,
             begin: begin - base as i32,
             slope: of_head(extra(Extra::Slopes), 0.0),
             sink: of_head(extra(Extra::Sinks), f32::NEG_INFINITY),
             bias: matrix(Extra::Bias, &more.bias, if more.wide_bias == 1 { 4 } else { 2 }),
             mask: matrix(Extra::Mask, &more.mask, 1),
+            table,
+            base,
         }
+    }
+
+    #[inline(always)]
+    fn work(&self, _: &AttentionArgs, _: u32) -> Work {
+        self.work
+    }
+
+    #[inline(always)]
+    fn source(&self, work: &Work, which: Operand) -> impl Source {
+        let (rows, page) = match which {
+            Operand::K => (work.k, self.args.page_k),
+            Operand::V => (work.v, self.args.page_v),
+        };
+        PagedRows { rows, table: self.table, base: self.base, size: self.args.page_size, page: page * ELEMENT }
     }
 
     /// With the sink as the only logit so far.

@@ -7,12 +7,14 @@ use core::marker::PhantomData;
 
 use spec::{AttentionArgs, layout::TiledLayout};
 
-use crate::attention::{Features, LOGITS_LOG2, Loader, RowState, Scale, Scores, Span, Work, exponential, load_tile};
+use crate::attention::{Features, LOGITS_LOG2, Loader, Operand, RowState, Scale, Scores, Span, exponential, load_tile};
 use crate::gpu::{Element, Shared, fma, shuffle_xor, sync_block, sync_warp, thread_index};
 use crate::tile::SharedTile;
 
 /// The family's genes for one entry point; see [`spec::Gene`].
 pub trait Genes {
+    /// What the entry point can do beyond the plain problem.
+    type Features: Features;
     /// Columns of Q and K.
     const HEAD_DIM_QK: u32;
     /// Columns of V and O.
@@ -38,9 +40,9 @@ pub trait Genes {
 
 /// One block's attention. `ROWS` rows, `KEYS` scores of each and `PAIRS` pairs of its columns belong to a thread.
 #[inline(always)]
-pub fn attention<E: Element, G: Genes, F: Features, const ROWS: usize, const KEYS: usize, const PAIRS: usize>(
+pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAIRS: usize>(
     args: &AttentionArgs,
-    more: &F::Args,
+    more: &<G::Features as Features>::Args,
 ) {
     let thread = thread_index();
     let loader = Loader { thread, threads: 32 * G::WARPS };
@@ -55,10 +57,13 @@ pub fn attention<E: Element, G: Genes, F: Features, const ROWS: usize, const KEY
     let v = SharedTile::new(shared.at(G::LAYOUT.v), G::LAYOUT.v_pitch, false);
     let p = |row: u32, key: u32| shared.at(G::LAYOUT.p + (row * G::TILE_KV + key) * 4);
 
-    let mut work = Work::of_this_block(args, G::TILE_Q);
-    let features = F::of(args, more, &mut work);
-    let scale = Scale::new(if F::ON { LOGITS_LOG2 } else { args.scale_log2 });
-    let mut states = [if F::ON { features.start(lane == 0) } else { RowState::EMPTY }; ROWS];
+    let features = G::Features::of_this_block(args, more, G::TILE_Q);
+    let work = features.work(args, G::TILE_Q);
+    if G::Features::ON && work.rows == 0 {
+        return;
+    }
+    let scale = Scale::new(if G::Features::ON { LOGITS_LOG2 } else { args.scale_log2 });
+    let mut states = [if G::Features::ON { features.start(lane == 0) } else { RowState::EMPTY }; ROWS];
     let mut output = [[[0.0f32; 2]; PAIRS]; ROWS];
 
     let rows =
@@ -69,14 +74,19 @@ pub fn attention<E: Element, G: Genes, F: Features, const ROWS: usize, const KEY
     while first_key < keys {
         sync_block();
         let span = |head_dim| Span { first: first_key, end: keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
-        load_tile(k, &work.k, span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
-        load_tile(v, &work.v, span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
+        if G::Features::ON {
+            load_tile(k, &features.source(&work, Operand::K), span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
+            load_tile(v, &features.source(&work, Operand::V), span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
+        } else {
+            load_tile(k, &work.k, span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
+            load_tile(v, &work.v, span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
+        }
         sync_block();
 
         let mut scores = scores::<E, G, ROWS, KEYS>(q, k, row_of, key_of);
         let end = first_key + G::TILE_KV;
         let masked = work.mask.hides_any(work.first_row, end);
-        if F::ON {
+        if G::Features::ON {
             let scores = &mut scores;
             features.finish::<E>(
                 &mut TileScores::<G, _, _, _, _> {
@@ -97,7 +107,7 @@ pub fn attention<E: Element, G: Genes, F: Features, const ROWS: usize, const KEY
             let mut tile_max = f32::NEG_INFINITY;
             let mut j = 0;
             while j < KEYS {
-                if !F::ON {
+                if !G::Features::ON {
                     if scale.turns() {
                         scores[i][j] = scale.turn(scores[i][j]);
                     }

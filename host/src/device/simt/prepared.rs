@@ -49,8 +49,8 @@ impl Prepared {
     }
 
     /// The rows that these clusters write, in order.
-    pub(super) fn rows(&self, clusters: &[u32]) -> Vec<Row> {
-        blocks::rows(&self.problem, &self.geometry, self.tile_q, clusters)
+    pub(super) fn rows(&self, tensors: &Tensors, clusters: &[u32]) -> Vec<Row> {
+        blocks::rows(&self.problem, &tensors.extras, &self.geometry, self.tile_q, clusters)
     }
 
     fn clusters(&self) -> u32 {
@@ -158,27 +158,35 @@ fn feature_bytes(args: &FeatureArgs) -> Vec<u8> {
         extras: ExtraAddresses(extras),
         bias,
         mask,
+        page_k,
+        page_v,
         left,
         right,
         bottom_right,
         wide_bias,
         scale,
         softcap,
+        packed_q,
+        page_size,
+        page_columns,
+        rest,
     } = *args;
     let mut bytes = vec![];
     extras.iter().for_each(|address| bytes.extend(address.to_ne_bytes()));
     for MatrixStrides { batch, head, row } in [bias, mask] {
         [batch, head, row].iter().for_each(|stride| bytes.extend(stride.to_ne_bytes()));
     }
+    [page_k, page_v].iter().for_each(|stride| bytes.extend(stride.to_ne_bytes()));
     [left, right].iter().for_each(|keys| bytes.extend(keys.to_ne_bytes()));
     [bottom_right, wide_bias].iter().for_each(|flag| bytes.extend(flag.to_ne_bytes()));
     [scale, softcap].iter().for_each(|factor| bytes.extend(factor.to_ne_bytes()));
+    [packed_q, page_size, page_columns, rest].iter().for_each(|count| bytes.extend(count.to_ne_bytes()));
     bytes
 }
 
 #[cfg(test)]
 mod tests {
-    use spec::{Bias, BlockOrder, Features, Window};
+    use spec::{Bias, BlockOrder, Features, Pages, Window};
 
     use super::*;
 
@@ -207,9 +215,11 @@ mod tests {
             softcap: Some(30.0),
             bias: Some(Bias { wide: true, strides: strides(10) }),
             mask: Some(strides(11)),
+            packed_q: Some(3),
+            pages: Some(Pages { count: 5, size: 256, columns: 4 }),
             ..Features::NONE
         };
-        let extras = ExtraAddresses([1, 2, 3, 4]);
+        let extras = ExtraAddresses([1, 2, 3, 4, 5, 6, 7, 8]);
         let args = FeatureArgs::of(&Problem { features, ..problem }, &extras).unwrap();
         let bytes = feature_bytes(&args);
         assert_eq!(bytes.len(), size_of::<FeatureArgs>());
