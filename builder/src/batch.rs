@@ -78,10 +78,11 @@ impl Batch {
         );
         let fixture = self.fixture.map_or(String::new(), |fixture| format!("fixture: {fixture}, "));
         for kernel in &self.kernels {
-            let Kernel { dtype, head_dim_qk, head_dim_v, .. } = kernel;
+            let Kernel { dtype, head_dim_qk, head_dim_v, featured, .. } = kernel;
+            let features = if *featured { "Featured" } else { "Plain" };
             let _ = write!(
                 text,
-                "kernels::entry! {{ {fixture}family: {}, symbol: {}, dtype: {dtype:?}, head_dim_qk: {head_dim_qk}, head_dim_v: {head_dim_v}",
+                "kernels::entry! {{ {fixture}features: {features}, family: {}, symbol: {}, dtype: {dtype:?}, head_dim_qk: {head_dim_qk}, head_dim_v: {head_dim_v}",
                 kernel.family(),
                 kernel.symbol()
             );
@@ -110,7 +111,7 @@ mod tests {
         let line = source.lines().last().unwrap();
         assert_eq!(
             line,
-            "kernels::entry! { family: tiled, symbol: tiled_f16_64x64_tile_q16_tile_kv16_warps2_row_lanes4_load_bytes2\
+            "kernels::entry! { features: Plain, family: tiled, symbol: tiled_f16_64x64_tile_q16_tile_kv16_warps2_row_lanes4_load_bytes2\
              _shared_pad0_exp_poly0_blocks_per_sm1, dtype: F16, head_dim_qk: 64, head_dim_v: 64, tile_q: 16, \
              tile_kv: 16, warps: 2, row_lanes: 4, load_bytes: 2, shared_pad: 0, exp_poly: 0, blocks_per_sm: 1 }"
         );
@@ -121,7 +122,7 @@ mod tests {
         let kernel = Fixture::Spin.kernel();
         let real = Batch::of(&[kernel]).source();
         let fixture = Batch::of_fixture(Fixture::Spin);
-        assert_eq!(fixture.source(), real.replace("family: tiled", "fixture: spin, family: tiled"));
+        assert_eq!(fixture.source(), real.replace("features: Plain", "fixture: spin, features: Plain"));
         assert!(fixture.manifest("batch_0", Path::new("kernels")).contains("features = [\"fixtures\"]"));
     }
 

@@ -181,6 +181,7 @@ pub(crate) fn file_name(gpu: &str) -> String {
 
 /// Why a plan's variant was taken.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each plan")]
 pub enum Choice {
     /// The caller named it.
     Given,

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use builder::{BuildError, Library};
-use host::cases::{Case, Extent, odd_strides, suite};
+use host::cases::{Case, Extent, odd_strides, random, suite};
 use host::device::cuda::Cuda;
 use host::device::remote::{Patience, Remote};
 use host::device::simt::Simt;
@@ -13,7 +13,7 @@ use host::device::{Code, Device, Failure, Samples, Subject, TimingPlan, worker};
 use host::driver::Gpu;
 use host::oracle::metamorphic::RELATIONS;
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{DeviceLimits, Dtype, Kernel, Problem, Variant, defaults, legal};
+use spec::{DeviceLimits, Dtype, Features, Gene, Kernel, Problem, Variant, Window, defaults, legal};
 
 /// The argument with which this program serves a GPU to itself.
 const SERVE: &str = "--serve-gpu";
@@ -132,6 +132,13 @@ const SAMPLED_HEAD_DIMS: [u32; 3] = [72, 96, 168];
 /// What the CPU machine is: few multiprocessors, so that persistent blocks have several query tiles.
 const MACHINE: DeviceLimits = DeviceLimits { multiprocessors: 3, ..DeviceLimits::H100 };
 
+/// The environment variable that says how many random problems each kernel with features gets.
+const RANDOM: &str = "EVOATTN_RANDOM_PROBLEMS";
+
+/// How many it is on the CPU machine otherwise, and on a GPU.
+const RANDOM_ON_CPU: u64 = 30;
+const RANDOM_ON_GPU: u64 = 1000;
+
 /// A kernel under test.
 #[derive(Clone)]
 struct Tested {
@@ -153,13 +160,20 @@ fn main() {
 }
 
 fn kernels() -> Vec<Tested> {
-    KERNELS
-        .map(|(name, variant, head_dim, dtype)| Tested {
-            name: name.to_owned(),
-            problem: Problem::new(1, 2, 100, head_dim, dtype),
-            variant: variant.parse().expect("a variant of the table"),
-        })
-        .into()
+    let plain = KERNELS.map(|(name, variant, head_dim, dtype)| Tested {
+        name: name.to_owned(),
+        problem: Problem::new(1, 2, 100, head_dim, dtype),
+        variant: variant.parse().expect("a variant of the table"),
+    });
+    let featured = plain.clone().into_iter().filter_map(|Tested { name, problem, variant }| {
+        let features = Features { window: Window { left: Some(40), right: Some(30) }, ..Features::NONE };
+        let problem = Problem { features, ..problem };
+        // Families without features are left out, and genes that do not go with them are off.
+        let variant = variant.with(Gene::EarlyLaunch, 0).unwrap_or(variant);
+        legal(&problem, &variant, &MACHINE).ok()?;
+        Some(Tested { name: format!("{name}+features"), problem, variant })
+    });
+    plain.into_iter().chain(featured).collect()
 }
 
 /// What problems of this head_dim get while nobody has tuned them: a few rows of many keys, many rows, and what runs
@@ -199,7 +213,15 @@ fn simt() -> Vec<Trial> {
                 Ok(())
             }));
         }
-        for (relation, check) in RELATIONS {
+        if tested.problem.needs_features() {
+            let (tested, code) = (tested.clone(), Arc::clone(&code));
+            trials.push(Trial::test(format!("simt/{}/random", tested.name), move || {
+                let subject = subject(&tested, built(&code)?, &MACHINE)?;
+                Simt::new(MACHINE).check(&subject, &random_cases(&tested, RANDOM_ON_CPU)?)?;
+                Ok(())
+            }));
+        }
+        for (relation, check) in if tested.problem.needs_features() { &[][..] } else { &RELATIONS } {
             let (tested, code) = (tested.clone(), Arc::clone(&code));
             let name = format!("simt/{}/metamorphic/{relation}", tested.name);
             trials.push(Trial::test(name, move || {
@@ -256,6 +278,12 @@ fn cuda() -> Vec<Trial> {
                 device
                     .check(&subject, &cases(tested, extent))
                     .map_err(|failure| format!("{}: {failure}", tested.name))?;
+                if tested.problem.needs_features() {
+                    // In parts, since an answer has to come in time.
+                    for part in random_cases(tested, RANDOM_ON_GPU)?.chunks(50) {
+                        device.check(&subject, part).map_err(|failure| format!("{}: {failure}", tested.name))?;
+                    }
+                }
             }
             Ok(())
         })
@@ -266,6 +294,17 @@ fn cuda() -> Vec<Trial> {
         (format!("cuda/fallbacks-of-head-dim-{head_dim}"), kernels, Extent::Small)
     });
     table.chain(every_head_dim).map(|(name, kernels, extent)| trial(name, kernels, extent)).collect()
+}
+
+/// As many problems drawn at random as asked for by [`RANDOM`], or so many. A failure names the seed and the problem.
+fn random_cases(tested: &Tested, count: u64) -> Result<Vec<Case>, Failed> {
+    let count = match std::env::var(RANDOM) {
+        Ok(count) => count.parse().map_err(|_| format!("{RANDOM} is `{count}`; a number of problems is needed"))?,
+        Err(_) => count,
+    };
+    let mut cases: Vec<_> = (0..count).map(|seed| random(&tested.problem, seed)).collect();
+    cases.retain(|case| legal(&case.problem, &tested.variant, &DeviceLimits::H100).is_ok());
+    Ok(cases)
 }
 
 fn cases(tested: &Tested, extent: Extent) -> Vec<Case> {

@@ -256,7 +256,7 @@ impl Tensors {
     fn of(
         gpu: &Gpu,
         layouts: &Layouts,
-        Answer { tensors: cases::Tensors { q, k, v }, .. }: &Answer,
+        Answer { tensors: cases::Tensors { q, k, v, .. }, .. }: &Answer,
     ) -> Result<Self, Failed> {
         let input = |layout, tensor: &cases::Tensor| Tensor::of(gpu, layout, tensor.storage.inner());
         let inputs = [input(layouts.q, q)?, input(layouts.k, k)?, input(layouts.v, v)?];
@@ -264,7 +264,7 @@ impl Tensors {
     }
 
     /// Puts the inputs of another case in the place of these, and NaN in that of the outputs.
-    fn set(&mut self, Answer { tensors: cases::Tensors { q, k, v }, .. }: &Answer) -> Outcome {
+    fn set(&mut self, Answer { tensors: cases::Tensors { q, k, v, .. }, .. }: &Answer) -> Outcome {
         for (tensor, values) in self.inputs.iter_mut().zip([q, k, v]) {
             tensor.set(values.storage.inner())?;
         }

@@ -1,20 +1,22 @@
 //! Stamping entry points.
 
-/// Exports an entry point for one variant: its symbol, dtype, head_dims, then the family's code genes by name.
+/// Exports an entry point for one variant: its [features](crate::attention::Features) by the name of their type, family,
+/// symbol, dtype, head_dims, then the family's code genes by name.
 ///
-/// On the GPU it is a kernel that takes [`AttentionArgs`](crate::AttentionArgs) by value; for the CPU machine it is a
-/// function that runs a launch of it. The crate that stamps it must enable `abi_ptx` for `nvptx64`.
+/// On the GPU it is a kernel that takes [`AttentionArgs`](crate::AttentionArgs) by value, and what else it needs; for the
+/// CPU machine it is a function that runs a launch of it. The crate that stamps it must enable `abi_ptx` for `nvptx64`.
 ///
 /// With `fixture: name` before the rest, that function of [`fixtures`](crate::fixtures) stands in for the kernel.
 #[macro_export]
 macro_rules! entry {
-    ($(fixture: $fixture:ident,)? family: tiled, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+    ($(fixture: $fixture:ident,)? features: $features:ident, family: tiled, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, row_lanes: $row_lanes:literal,
      load_bytes: $load_bytes:literal, shared_pad: $shared_pad:literal, exp_poly: $exp_poly:literal,
      blocks_per_sm: $blocks_per_sm:literal $(,)?) => {
         const _: () = {
             enum Genes {}
             impl $crate::family::tiled::Genes for Genes {
+                type Features = $crate::attention::$features;
                 const HEAD_DIM_QK: u32 = $qk;
                 const HEAD_DIM_V: u32 = $v;
                 const TILE_Q: u32 = $tile_q;
@@ -26,19 +28,24 @@ macro_rules! entry {
                 const EXP_POLY: u32 = $exp_poly;
             }
             #[inline(always)]
-            fn kernel(args: &$crate::AttentionArgs) {
+            fn kernel(
+                args: &$crate::AttentionArgs,
+                more: &<$crate::attention::$features as $crate::attention::Features>::Args,
+            ) {
                 $crate::family::tiled::attention::<
                     $crate::gpu::$dtype,
                     Genes,
                     { $tile_q * $row_lanes / (32 * $warps) },
                     { $tile_kv / $row_lanes },
                     { ($v as usize).div_ceil(2 * $row_lanes) },
-                >(args);
+                >(args, more);
             }
-            $crate::export!($symbol, |args| $crate::run!($($fixture of Genes in $crate::gpu::$dtype,)? kernel, args));
+            $crate::export!($features, $symbol, |args, more| $crate::run!(
+                $($fixture of Genes in $crate::gpu::$dtype,)? kernel, args, more
+            ));
         };
     };
-    (family: mma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+    (features: $features:ident, family: mma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, kv_split: $kv_split:literal,
      stages: $stages:literal, q_in_registers: $q_in_registers:literal, shared_pad: $shared_pad:literal,
      exp_poly: $exp_poly:literal, lazy_rescale: $lazy_rescale:literal, blocks_per_sm: $blocks_per_sm:literal,
@@ -46,6 +53,7 @@ macro_rules! entry {
         const _: () = {
             enum Genes {}
             impl $crate::family::mma::Genes for Genes {
+                type Features = $crate::attention::$features;
                 const HEAD_DIM_QK: u32 = $qk;
                 const HEAD_DIM_V: u32 = $v;
                 const TILE_Q: u32 = $tile_q;
@@ -60,17 +68,17 @@ macro_rules! entry {
                 const CACHE_HINT: $crate::gpu::CacheHint = $crate::gpu::CacheHint::from_gene($cache_hint);
                 const EARLY_LAUNCH: bool = $early_launch == 1;
             }
-            $crate::export!($symbol, |args| $crate::family::mma::attention::<
+            $crate::export!($features, $symbol, |args, more| $crate::family::mma::attention::<
                 $crate::gpu::$dtype,
                 Genes,
                 { $tile_q * $kv_split / ($warps * 16) },
                 { ($qk as usize).div_ceil(16) },
                 { $tile_kv / 8 },
                 { ($v as usize).div_ceil(16) * 2 },
-            >(args));
+            >(args, more));
         };
     };
-    (family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+    (features: Plain, family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: 1, cluster: 1, stages: $stages:literal,
      exp_poly: $exp_poly:literal, overlap: $overlap:literal, ping_pong: $ping_pong:literal,
      lazy_rescale: $lazy_rescale:literal, persistent: $persistent:literal, early_launch: $early_launch:literal $(,)?) => {
@@ -89,7 +97,7 @@ macro_rules! entry {
                 const PERSISTENT: bool = $persistent == 1;
                 const EARLY_LAUNCH: bool = $early_launch == 1;
             }
-            $crate::export!($symbol, |args, maps| $crate::family::wgmma::attention::<
+            $crate::export!(Mapped, $symbol, |args, maps| $crate::family::wgmma::attention::<
                 $crate::gpu::$dtype,
                 Genes,
                 { $tile_kv / 8 },
@@ -98,7 +106,7 @@ macro_rules! entry {
             >(args, maps));
         };
     };
-    (family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+    (features: Plain, family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: $kv_split:literal, cluster: $cluster:literal,
      stages: $stages:literal, exp_poly: $exp_poly:literal, overlap: 0, ping_pong: 0,
      lazy_rescale: $lazy_rescale:literal, persistent: 0, early_launch: $early_launch:literal $(,)?) => {
@@ -116,7 +124,7 @@ macro_rules! entry {
                 const LAZY_RESCALE: bool = $lazy_rescale == 1;
                 const EARLY_LAUNCH: bool = $early_launch == 1;
             }
-            $crate::export!($symbol, |args, maps| $crate::family::wgmma_split::attention::<
+            $crate::export!(Mapped, $symbol, |args, maps| $crate::family::wgmma_split::attention::<
                 $crate::gpu::$dtype,
                 Genes,
                 { $tile_kv / 8 },
@@ -131,27 +139,61 @@ macro_rules! entry {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! run {
-    ($kernel:ident, $args:ident) => {
-        $kernel($args)
+    ($kernel:ident, $args:ident, $more:ident) => {
+        $kernel($args, $more)
     };
-    ($fixture:ident of $genes:ident in $dtype:ty, $kernel:ident, $args:ident) => {{
+    ($fixture:ident of $genes:ident in $dtype:ty, $kernel:ident, $args:ident, $more:ident) => {{
         impl $crate::fixtures::Original for $genes {
             type Element = $dtype;
 
             #[inline(always)]
             fn run(args: &$crate::AttentionArgs) {
-                $kernel(args);
+                $kernel(args, &());
             }
         }
+        let () = $more;
         $crate::fixtures::$fixture::<$genes>($args)
     }};
 }
 
-/// Exports `$body`, which sees `$args`, an [`&AttentionArgs`](crate::AttentionArgs), as an entry point.
+/// Exports `$body` as an entry point. It sees `$args`, an [`&AttentionArgs`](crate::AttentionArgs), and `$more`: the second
+/// argument of its kind, or `&()` for plain entry points, which have none.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export {
-    ($symbol:ident, |$args:ident, $maps:ident| $body:expr) => {
+    (Plain, $symbol:ident, |$args:ident, $more:ident| $body:expr) => {
+        /// # Safety
+        ///
+        /// The arguments must describe live tensors.
+        #[cfg(target_arch = "nvptx64")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $symbol(args: $crate::AttentionArgs) {
+            let ($args, $more) = (&args, &());
+            $body;
+        }
+
+        $crate::export_to_host!($symbol, |args: $crate::AttentionArgs| {
+            let ($args, $more) = (&args, &());
+            $body;
+        });
+    };
+    (Featured, $symbol:ident, |$args:ident, $more:ident| $body:expr) => {
+        /// # Safety
+        ///
+        /// The arguments must describe live tensors.
+        #[cfg(target_arch = "nvptx64")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $symbol(args: $crate::AttentionArgs, more: $crate::FeatureArgs) {
+            let ($args, $more) = (&args, &more);
+            $body;
+        }
+
+        $crate::export_to_host!($symbol, |both: $crate::FeaturedArgs| {
+            let ($args, $more) = (&both.args, &both.features);
+            $body;
+        });
+    };
+    (Mapped, $symbol:ident, |$args:ident, $maps:ident| $body:expr) => {
         /// # Safety
         ///
         /// The arguments must describe live tensors.
@@ -162,35 +204,18 @@ macro_rules! export {
             $body;
         }
 
-        /// # Safety
-        ///
-        /// Both pointers must be what `simt::Entry` passes.
-        #[cfg(not(target_arch = "nvptx64"))]
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $symbol(
-            request: *const $crate::simt::RawRequest,
-            report: *mut $crate::simt::RawReport,
-        ) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                $crate::simt::export(request, report, |$crate::MappedArgs { args, maps }| {
-                    let ($args, $maps) = (&args, $crate::gpu::TensorMap::three_of(&maps));
-                    $body;
-                });
-            }
-        }
-    };
-    ($symbol:ident, |$args:ident| $body:expr) => {
-        /// # Safety
-        ///
-        /// The arguments must describe live tensors.
-        #[cfg(target_arch = "nvptx64")]
-        #[unsafe(no_mangle)]
-        pub unsafe extern "ptx-kernel" fn $symbol(args: $crate::AttentionArgs) {
-            let $args = &args;
+        $crate::export_to_host!($symbol, |both: $crate::MappedArgs| {
+            let ($args, $maps) = (&both.args, $crate::gpu::TensorMap::three_of(&both.maps));
             $body;
-        }
+        });
+    };
+}
 
+/// Exports a kernel, as a function of its arguments in one value, to the CPU machine.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_to_host {
+    ($symbol:ident, $kernel:expr) => {
         /// # Safety
         ///
         /// Both pointers must be what `simt::Entry` passes.
@@ -201,12 +226,7 @@ macro_rules! export {
             report: *mut $crate::simt::RawReport,
         ) {
             // SAFETY: the caller's promise.
-            unsafe {
-                $crate::simt::export(request, report, |args: $crate::AttentionArgs| {
-                    let $args = &args;
-                    $body;
-                });
-            }
+            unsafe { $crate::simt::export(request, report, $kernel) };
         }
     };
 }

@@ -33,4 +33,4 @@ pub mod tile;
 #[cfg(not(target_arch = "nvptx64"))]
 #[doc(hidden)]
 pub use simt;
-pub use spec::{AttentionArgs, MappedArgs, TensorMaps};
+pub use spec::{AttentionArgs, FeatureArgs, FeaturedArgs, MappedArgs, TensorMaps};

@@ -14,7 +14,7 @@ pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item 
     let busy = tiles(problem, WGMMA_ROWS) * if Family::Wgmma.runs_on(limits.sm) { 2 } else { 1 };
     let short = problem.seqlen_q < WGMMA_ROWS || busy < u64::from(limits.multiprocessors);
     let first = if short {
-        let early = u16::from(limits.sm.launches_early());
+        let early = u16::from(limits.sm.launches_early() && !problem.needs_features());
         [mma_split(problem, 128, 1, early), mma_split(problem, 64, 2, early), mma_split(problem, 64, 1, early)]
     } else {
         [wgmma(problem, limits), None, None]

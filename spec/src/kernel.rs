@@ -2,11 +2,11 @@
 
 use core::{fmt, str::FromStr};
 
-use crate::{Dtype, Family, Gene, ParseError, Sm, Variant, parse, variant::describe};
+use crate::{Dtype, Family, Gene, ParseError, Sm, Variant, parse, parse::FEATURED};
 
 /// What is compiled: a variant's code genes for one dtype and head_dim. Variants that differ only in launch genes share it.
 ///
-/// Text form: `mma:f16:64x64:tile_q=64,...`.
+/// Text form: `mma:f16:64x64:tile_q=64,...`, or `mma:f16:64x64+features:tile_q=64,...`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kernel {
     /// Element type of Q, K, V and O.
@@ -16,6 +16,8 @@ pub struct Kernel {
     /// Columns of V and O.
     pub head_dim_v: u32,
     code: Variant,
+    /// Whether it takes [`FeatureArgs`](crate::FeatureArgs): the entry point of problems with [`Features`](crate::Features).
+    pub featured: bool,
 }
 
 /// What the PTX of an entry point says of its launch.
@@ -30,8 +32,13 @@ pub struct LaunchBounds {
 }
 
 impl Kernel {
-    pub(crate) fn from_parts(variant: Variant, dtype: Dtype, head_dim_qk: u32, head_dim_v: u32) -> Self {
-        Self { dtype, head_dim_qk, head_dim_v, code: variant.code_only() }
+    pub(crate) fn from_parts(
+        variant: Variant,
+        dtype: Dtype,
+        [head_dim_qk, head_dim_v]: [u32; 2],
+        featured: bool,
+    ) -> Self {
+        Self { dtype, head_dim_qk, head_dim_v, code: variant.code_only(), featured }
     }
 
     /// The family.
@@ -76,7 +83,10 @@ const fn at_least_one(value: u32) -> u32 {
 
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        describe(self.dtype, self.head_dim_qk, self.head_dim_v, f, &self.code)
+        let Self { dtype, head_dim_qk, head_dim_v, code, featured } = self;
+        let features = if *featured { FEATURED } else { "" };
+        write!(f, "{}:{}:{head_dim_qk}x{head_dim_v}{features}:", code.family(), dtype.name())?;
+        code.fmt_genes(f)
     }
 }
 
@@ -110,6 +120,9 @@ impl fmt::Display for Symbol<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Kernel { dtype, head_dim_qk, head_dim_v, .. } = self.0;
         write!(f, "{}_{}_{head_dim_qk}x{head_dim_v}", self.0.family(), dtype.name())?;
+        if self.0.featured {
+            f.write_str("_features")?;
+        }
         self.0.genes().try_for_each(|(gene, value)| write!(f, "_{}{value}", gene.name()))
     }
 }

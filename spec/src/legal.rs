@@ -1,7 +1,9 @@
 //! The only place that decides whether a variant fits a problem and a GPU.
 
 use crate::layout::{MmaLayout, TiledLayout, WgmmaLayout, WgmmaSplitLayout};
-use crate::{AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Family, Gene, MapBoxes, Problem, Sm, Variant};
+use crate::{
+    AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Family, Features, Gene, MapBoxes, Problem, Sm, Variant,
+};
 
 /// Why a variant cannot run a problem on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,6 +140,58 @@ pub enum Illegal {
         /// What it needs.
         needs: &'static str,
     },
+    /// The softcap is no bound.
+    #[error("softcap is {}; finite numbers above 0 are allowed", f32::from_bits(*.bits))]
+    Softcap {
+        /// Its bits, as fp32.
+        bits: u32,
+    },
+    /// A matrix is not of the problem's rows and keys, nor can one value serve all.
+    #[error("{what} has {extent} {dimension}; {full}{} are allowed", if *.dimension == "keys" { "" } else { " or 1" })]
+    Broadcast {
+        /// The bias or the boolean mask.
+        what: &'static str,
+        /// `batch`, `heads`, `rows` or `keys`.
+        dimension: &'static str,
+        /// How many it has.
+        extent: u32,
+        /// How many the problem has.
+        full: u32,
+    },
+    /// Packed batch entries have too few rows or keys together, or too many.
+    #[error("{field} is {value}; 1 to {most} are allowed, batch times the most of one entry")]
+    Packed {
+        /// `packed_q` or `packed_kv`.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+        /// The largest that is allowed.
+        most: u64,
+    },
+    /// Two fields contradict each other.
+    #[error("{field} and {other} are both set; they exclude each other")]
+    Exclusive {
+        /// The one.
+        field: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+    /// Pages hold too little, or too much for 32-bit numbers.
+    #[error("the {field} is {value}; {least} to {} are allowed", MAX_SEQLEN)]
+    Pages {
+        /// What of the pages.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least that is allowed.
+        least: u64,
+    },
+    /// Only some families have entry points with features.
+    #[error("family {family} has no kernels with features such as a window; tiled and mma have")]
+    Features {
+        /// The family.
+        family: Family,
+    },
     /// The GPU has not what the family needs.
     #[error("family {family} does not run on {sm}")]
     Device {
@@ -189,7 +243,15 @@ pub struct LaunchGeometry {
 impl LaunchGeometry {
     /// The kernel's argument for tensors at these device addresses; `lse` is 0 if it is not wanted.
     pub fn args(&self, problem: &Problem, [q, k, v, o, lse]: [u64; 5]) -> AttentionArgs {
-        let strides = &problem.strides;
+        let mut strides = problem.strides;
+        let Features { packed_q, packed_kv, pages, .. } = problem.features;
+        // Batch entries are found by other means than a stride.
+        if packed_q.is_some() {
+            (strides.q.batch, strides.o.batch) = (0, 0);
+        }
+        if packed_kv.is_some() || pages.is_some() {
+            (strides.k.batch, strides.v.batch) = (0, 0);
+        }
         AttentionArgs {
             q,
             k,
@@ -222,6 +284,9 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     }
     if let Some((gene, _)) = variant.genes().find(|(gene, value)| *value != 0 && !gene.works_on(limits.sm)) {
         return Err(Illegal::Together { gene, needs: "a GPU of compute capability 9.0" });
+    }
+    if problem.needs_features() {
+        check_features(variant)?;
     }
     let threads = variant.threads();
     if threads > MAX_THREADS {
@@ -260,6 +325,19 @@ fn heads_in_l2(problem: &Problem, limits: &DeviceLimits) -> u32 {
     u32::try_from(heads_kv).unwrap_or(u32::MAX).max(1).saturating_mul(problem.heads_per_kv())
 }
 
+/// Whether the variant's family has entry points with features, and its genes go with them.
+fn check_features(variant: &Variant) -> Result<(), Illegal> {
+    match variant.family() {
+        Family::Tiled | Family::Mma => {}
+        family @ Family::Wgmma => return Err(Illegal::Features { family }),
+    }
+    // What a block works on is then read from memory, which it may not touch so early.
+    if variant.value(Gene::EarlyLaunch) == 1 {
+        return Err(Illegal::Together { gene: Gene::EarlyLaunch, needs: "a problem without features" });
+    }
+    Ok(())
+}
+
 fn check_problem(p: &Problem) -> Result<(), Illegal> {
     for (field, value) in [
         ("batch", p.batch),
@@ -288,7 +366,7 @@ fn check_problem(p: &Problem) -> Result<(), Illegal> {
     if !p.softmax_scale().is_finite() {
         return Err(Illegal::Scale);
     }
-    Ok(())
+    Features::check(p)
 }
 
 /// What a block of a variant needs.
@@ -330,14 +408,9 @@ struct Step {
 /// The steps along the dimensions of Q, K, V and O. Nobody steps along a dimension of one element, and tensor libraries
 /// leave anything as its stride.
 fn steps(problem: &Problem) -> impl Iterator<Item = Step> + use<> {
-    let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, strides, .. } = *problem;
-    let tensors = [
-        ('Q', seqlen_q, heads_q, strides.q),
-        ('K', seqlen_kv, heads_kv, strides.k),
-        ('V', seqlen_kv, heads_kv, strides.v),
-        ('O', seqlen_q, heads_q, strides.o),
-    ];
-    tensors.into_iter().flat_map(move |(tensor, seqlen, heads, s)| {
+    let strides = problem.strides;
+    let tensors = [('Q', strides.q), ('K', strides.k), ('V', strides.v), ('O', strides.o)];
+    tensors.into_iter().zip(problem.shapes()).flat_map(move |((tensor, s), [batch, seqlen, heads, _])| {
         [("batch", batch, s.batch), ("seq", seqlen, s.seq), ("head", heads, s.head)]
             .into_iter()
             .filter(|(_, extent, _)| *extent > 1)
@@ -475,6 +548,7 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
+    use crate::Pages;
 
     fn variant(text: &str) -> Variant {
         text.parse().unwrap()
@@ -538,6 +612,42 @@ mod tests {
         }
         one.batch = 2;
         assert!(legal(&one, &variant(MMA), &DeviceLimits::H100).is_err());
+    }
+
+    #[test]
+    fn features_are_refused_by_name() {
+        let with = |features| Problem { features, ..Problem::SEED };
+        let refusal =
+            |features, text| legal(&with(features), &variant(text), &DeviceLimits::H100).unwrap_err().to_string();
+        for (softcap, named) in [(0.0, "0"), (-2.5, "-2.5"), (f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+            let features = Features { softcap: Some(softcap), ..Features::NONE };
+            assert_eq!(refusal(features, MMA), std::format!("softcap is {named}; finite numbers above 0 are allowed"));
+        }
+        for (features, expected) in [
+            (
+                Features { packed_q: Some(513), ..Features::NONE },
+                "packed_q is 513; 1 to 512 are allowed, batch times the most of one entry",
+            ),
+            (
+                Features { packed_kv: Some(9), used_kv: true, ..Features::NONE },
+                "packed_kv and used_kv are both set; they exclude each other",
+            ),
+            (
+                Features { pages: Some(Pages { count: 9, size: 16, columns: 31 }), ..Features::NONE },
+                "the size x columns of pages is 496; 512 to 536870912 are allowed",
+            ),
+            (
+                Features { pages: Some(Pages { count: 9, size: 0, columns: 31 }), ..Features::NONE },
+                "the size of pages is 0; 1 to 536870912 are allowed",
+            ),
+        ] {
+            assert_eq!(refusal(features, MMA), expected);
+        }
+        let sinks = Features { sinks: true, ..Features::NONE };
+        assert!(legal(&with(sinks), &variant(MMA), &DeviceLimits::H100).is_ok());
+        assert!(refusal(sinks, WGMMA).starts_with("family wgmma has no kernels with features"));
+        let early = std::format!("{MMA},early_launch=1");
+        assert_eq!(refusal(sinks, &early), "gene early_launch set so needs a problem without features");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod defaults;
 mod device;
 mod dtype;
 mod family;
+mod features;
 mod gene;
 mod kernel;
 pub mod layout;
@@ -28,6 +29,9 @@ pub use defaults::defaults;
 pub use device::{DeviceLimits, Sm};
 pub use dtype::Dtype;
 pub use family::Family;
+pub use features::{
+    Band, Bias, Extra, ExtraAddresses, FeatureArgs, FeaturedArgs, Features, LARGEST_LOGIT, MatrixStrides, Pages, Window,
+};
 pub use gene::{Domain, Effect, Gene, Theme};
 pub use kernel::{Kernel, LaunchBounds};
 pub use legal::{FULL_DIAGONAL, Illegal, LaunchGeometry, MAX_SEQLEN, legal};

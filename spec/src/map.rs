@@ -32,7 +32,7 @@ impl PlainMap {
         };
         let strides = &problem.strides;
         // Keys that no row sees become zeros like those that do not exist: what they hold must not reach a product.
-        let keys = problem.visible_keys(seqlen_q - 1).max(1);
+        let keys = problem.visible_keys(seqlen_q - 1).end.max(1);
         Some([
             map(q, head_dim_qk, seqlen_q, heads_q, &strides.q, boxes.q),
             map(k, head_dim_qk, keys, heads_kv, &strides.k, boxes.kv),

@@ -1,6 +1,8 @@
 //! Text forms read back, with errors that say what was read and what is allowed.
 
-use crate::{Align, Dtype, Family, Gene, Kernel, Mask, Problem, Strides, Variant};
+use crate::{
+    Align, Bias, Dtype, Family, Features, Gene, Kernel, Mask, MatrixStrides, Pages, Problem, Strides, Variant, Window,
+};
 
 /// Why a text is no problem, variant or kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -8,12 +10,22 @@ pub enum ParseError {
     /// A field of a problem is not known.
     #[error(
         "unknown field number {0} in the problem; known are b, h, hq, hk, s, sq, sk, d, dqk, dv, \
-         f16|bf16, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale"
+         f16|bf16, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window, softcap, alibi, sinks, bias|fbias, mask, packedq|packedkv, usedkv, pages"
     )]
     Field(usize),
     /// A field's number does not fit.
     #[error("field number {0} of the problem does not hold a number that fits")]
     Number(usize),
+    /// A feature's value cannot be read.
+    #[error("{feature}, field number {field} of the problem, reads {allowed}")]
+    Feature {
+        /// Its number.
+        field: usize,
+        /// Its name.
+        feature: &'static str,
+        /// What it should be, with an example.
+        allowed: &'static str,
+    },
     /// A field that has no default is absent.
     #[error("the problem has no {0}; give for example b1-h8-s512-d64-f16")]
     Missing(&'static str),
@@ -27,7 +39,7 @@ pub enum ParseError {
     #[error("the variant has no value for gene {}", .0.name())]
     MissingGene(Gene),
     /// A kernel's text form is not `family:dtype:DQKxDV:genes`.
-    #[error("a kernel reads family:dtype:DQKxDV:gene=value,...")]
+    #[error("a kernel reads family:dtype:DQKxDV:gene=value,... or family:dtype:DQKxDV+features:gene=value,...")]
     Kernel,
 }
 
@@ -37,6 +49,9 @@ pub(crate) fn problem(text: &str) -> Result<Problem, ParseError> {
     // "causal-tl" holds the separator, so fields are joined again where needed.
     let mut fields = text.split('-').enumerate().peekable();
     while let Some((i, field)) = fields.next() {
+        if p.features.read(i + 1, field)? {
+            continue;
+        }
         let digits = field.find(|c: char| c.is_ascii_digit()).unwrap_or(field.len());
         let (name, number) = field.split_at(digits);
         let count = || number.parse::<u32>().map_err(|_| ParseError::Number(i + 1));
@@ -65,12 +80,7 @@ pub(crate) fn problem(text: &str) -> Result<Problem, ParseError> {
                 custom[slot] = Some(strides(number).ok_or(ParseError::Number(i + 1))?);
             }
             ("scale", _) => {
-                let bits = number.strip_prefix("0x").and_then(|hex| u32::from_str_radix(hex, 16).ok());
-                let value = match bits {
-                    Some(bits) => Some(f32::from_bits(bits)),
-                    None => number.parse().ok(),
-                };
-                p.scale = Some(value.filter(|v: &f32| v.is_finite()).ok_or(ParseError::Number(i + 1))?);
+                p.scale = Some(float(number).filter(|v: &f32| v.is_finite()).ok_or(ParseError::Number(i + 1))?);
             }
             _ => return Err(ParseError::Field(i + 1)),
         }
@@ -102,6 +112,67 @@ fn strides(text: &str) -> Option<Strides> {
     let mut parts = text.split('/').map(|n| n.parse::<i64>());
     let strides = Strides { batch: parts.next()?.ok()?, seq: parts.next()?.ok()?, head: parts.next()?.ok()? };
     parts.next().is_none().then_some(strides)
+}
+
+impl Features {
+    /// Takes up a field of a problem's text; whether it is of a feature.
+    fn read(&mut self, number: usize, field: &str) -> Result<bool, ParseError> {
+        let error = |feature, allowed| ParseError::Feature { field: number, feature, allowed };
+        if let Some(sides) = field.strip_prefix("window") {
+            const ALLOWED: &str = "LEFT/RIGHT, each a number of keys from 0 on or inf, such as window127/0";
+            self.window = window(sides).ok_or(error("window", ALLOWED))?;
+        } else if let Some(bound) = field.strip_prefix("softcap") {
+            self.softcap = Some(float(bound).ok_or(error("softcap", "a number above 0, such as softcap30"))?);
+        } else if let Some(wide) =
+            [("bias", false), ("fbias", true)].into_iter().find(|(name, _)| field.starts_with(name))
+        {
+            let (name, wide) = wide;
+            let strides =
+                matrix(&field[name.len()..]).ok_or(error(name, "BATCH/HEAD/ROW strides, such as bias0/64/8"))?;
+            self.bias = Some(Bias { wide, strides });
+        } else if let Some(strides) = field.strip_prefix("mask") {
+            self.mask = Some(matrix(strides).ok_or(error("mask", "BATCH/HEAD/ROW strides, such as mask512/0/0"))?);
+        } else if let Some(total) = field.strip_prefix("packedq") {
+            self.packed_q = Some(total.parse().map_err(|_| error("packedq", "a number of rows, such as packedq100"))?);
+        } else if let Some(total) = field.strip_prefix("packedkv") {
+            self.packed_kv =
+                Some(total.parse().map_err(|_| error("packedkv", "a number of keys, such as packedkv100"))?);
+        } else if let Some(numbers) = field.strip_prefix("pages") {
+            self.pages = Some(pages(numbers).ok_or(error("pages", "COUNT/SIZE/COLUMNS, such as pages64/16/8"))?);
+        } else {
+            match field {
+                "usedkv" => self.used_kv = true,
+                "alibi" => self.alibi = true,
+                "sinks" => self.sinks = true,
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A number, or the bits of one.
+fn float(text: &str) -> Option<f32> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok().map(f32::from_bits),
+        None => text.parse().ok(),
+    }
+}
+
+fn pages(text: &str) -> Option<Pages> {
+    let mut numbers = text.split('/').map(|number| number.parse().ok());
+    let pages = Pages { count: numbers.next()??, size: numbers.next()??, columns: numbers.next()?? };
+    numbers.next().is_none().then_some(pages)
+}
+
+fn matrix(text: &str) -> Option<MatrixStrides> {
+    strides(text).map(|Strides { batch, seq: head, head: row }| MatrixStrides { batch, head, row })
+}
+
+fn window(text: &str) -> Option<Window> {
+    let side = |text: &str| if text == "inf" { Some(None) } else { text.parse().ok().map(Some) };
+    let (left, right) = text.split_once('/')?;
+    Some(Window { left: side(left)?, right: side(right)? })
 }
 
 fn dtype(text: &str) -> Option<Dtype> {
@@ -144,11 +215,15 @@ pub(crate) fn kernel(text: &str) -> Result<Kernel, ParseError> {
     let (family, element, dims, genes) = (next()?, next()?, next()?, next()?);
     let family = Family::ALL.into_iter().find(|f| f.name() == family).ok_or(ParseError::Family)?;
     let dtype = dtype(element).ok_or(ParseError::Kernel)?;
+    let (dims, featured) = dims.strip_suffix(FEATURED).map_or((dims, false), |dims| (dims, true));
     let (qk, v) = dims.split_once('x').ok_or(ParseError::Kernel)?;
     let dim = |text: &str| text.parse().map_err(|_| ParseError::Kernel);
     let variant = with_genes(family, genes)?;
-    Ok(Kernel::from_parts(variant, dtype, dim(qk)?, dim(v)?))
+    Ok(Kernel::from_parts(variant, dtype, [dim(qk)?, dim(v)?], featured))
 }
+
+/// What follows the head_dims of a kernel with features.
+pub(crate) const FEATURED: &str = "+features";
 
 #[cfg(feature = "serde")]
 pub(crate) fn deserialize<'de, D, T>(deserializer: D, expecting: &'static str) -> Result<T, D::Error>

@@ -1,8 +1,9 @@
 //! What is asked of an attention kernel.
 
-use core::{fmt, str::FromStr};
+use core::{fmt, ops::Range, str::FromStr};
 
-use crate::{Dtype, ParseError, Strides, parse};
+use crate::features::{Band, diagonal};
+use crate::{Dtype, Features, Pages, ParseError, Strides, parse};
 
 /// Where the diagonal of a causal mask lies when `seqlen_q != seqlen_kv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +78,8 @@ pub struct Problem {
     pub strides: TensorStrides,
     /// Factor on the scores; `1 / sqrt(head_dim_qk)` unless set.
     pub scale: Option<f32>,
+    /// What else is asked.
+    pub features: Features,
 }
 
 impl Problem {
@@ -99,6 +102,7 @@ impl Problem {
                 o: Strides::bshd(seqlen, heads, head_dim),
             },
             scale: None,
+            features: Features::NONE,
         }
     }
 
@@ -130,24 +134,48 @@ impl Problem {
         self
     }
 
+    /// Shapes of Q, K, V and O as they are in memory: `[batch, seqlen, heads, head_dim]`, where packed entries are one, and
+    /// pages stand for entries.
+    pub const fn shapes(&self) -> [[u32; 4]; 4] {
+        let Self { heads_q, heads_kv, head_dim_qk, head_dim_v, .. } = *self;
+        let Features { packed_q, packed_kv, pages, .. } = self.features;
+        let [batch_q, rows] = match packed_q {
+            Some(rows) => [1, rows],
+            None => [self.batch, self.seqlen_q],
+        };
+        let [batch_kv, keys] = match (packed_kv, pages) {
+            (Some(keys), _) => [1, keys],
+            (None, Some(Pages { count, size, .. })) => [count, size],
+            (None, None) => [self.batch, self.seqlen_kv],
+        };
+        [
+            [batch_q, rows, heads_q, head_dim_qk],
+            [batch_kv, keys, heads_kv, head_dim_qk],
+            [batch_kv, keys, heads_kv, head_dim_v],
+            [batch_q, rows, heads_q, head_dim_v],
+        ]
+    }
+
     /// The same problem in contiguous `[batch, seqlen, heads, head_dim]`.
     pub const fn in_bshd(mut self) -> Self {
+        let [[_, rows, heads_q, qk], [_, keys, heads_kv, _], [_, _, _, v], _] = self.shapes();
         self.strides = TensorStrides {
-            q: Strides::bshd(self.seqlen_q, self.heads_q, self.head_dim_qk),
-            k: Strides::bshd(self.seqlen_kv, self.heads_kv, self.head_dim_qk),
-            v: Strides::bshd(self.seqlen_kv, self.heads_kv, self.head_dim_v),
-            o: Strides::bshd(self.seqlen_q, self.heads_q, self.head_dim_v),
+            q: Strides::bshd(rows, heads_q, qk),
+            k: Strides::bshd(keys, heads_kv, qk),
+            v: Strides::bshd(keys, heads_kv, v),
+            o: Strides::bshd(rows, heads_q, v),
         };
         self
     }
 
     /// The same problem in contiguous `[batch, heads, seqlen, head_dim]`.
     pub const fn in_bhsd(mut self) -> Self {
+        let [[_, rows, heads_q, qk], [_, keys, heads_kv, _], [_, _, _, v], _] = self.shapes();
         self.strides = TensorStrides {
-            q: Strides::bhsd(self.seqlen_q, self.heads_q, self.head_dim_qk),
-            k: Strides::bhsd(self.seqlen_kv, self.heads_kv, self.head_dim_qk),
-            v: Strides::bhsd(self.seqlen_kv, self.heads_kv, self.head_dim_v),
-            o: Strides::bhsd(self.seqlen_q, self.heads_q, self.head_dim_v),
+            q: Strides::bhsd(rows, heads_q, qk),
+            k: Strides::bhsd(keys, heads_kv, qk),
+            v: Strides::bhsd(keys, heads_kv, v),
+            o: Strides::bhsd(rows, heads_q, v),
         };
         self
     }
@@ -162,61 +190,31 @@ impl Problem {
         self.heads_q / self.heads_kv
     }
 
-    /// Row `i` sees key `j` if `j <= i + diagonal`; `None` when every key is seen.
+    /// Whether only an entry point with [`Features`] can do it.
+    pub fn needs_features(&self) -> bool {
+        self.features != Features::NONE
+    }
+
+    /// Row `i` sees key `j` if `j <= i + diagonal` by the causal mask; `None` if there is none.
     pub const fn diagonal(&self) -> Option<i64> {
         match self.mask {
             Mask::Full => None,
-            Mask::Causal(Align::TopLeft) => Some(0),
-            Mask::Causal(Align::BottomRight) => Some(self.seqlen_kv as i64 - self.seqlen_q as i64),
+            mask => Some(diagonal(mask, self.seqlen_q, self.seqlen_kv)),
         }
     }
 
-    /// Keys that query row `row` sees: `0..visible(row)`.
-    pub const fn visible_keys(&self, row: u32) -> u32 {
-        match self.diagonal() {
-            None => self.seqlen_kv,
-            Some(diagonal) => {
-                let end = row as i64 + diagonal + 1;
-                if end <= 0 {
-                    0
-                } else if end >= self.seqlen_kv as i64 {
-                    self.seqlen_kv
-                } else {
-                    end as u32
-                }
-            }
-        }
+    /// Keys that query row `row` sees by causal mask and window.
+    pub const fn visible_keys(&self, row: u32) -> Range<u32> {
+        Band::of(self, self.seqlen_q, self.seqlen_kv).keys(row)
     }
 
-    /// Scores that the mask lets through, over all batch entries and heads.
+    /// Scores that causal mask and window let through, over all batch entries and heads. Where entries have lengths of their
+    /// own, which are not part of the problem, there may be none.
     pub const fn visible_scores(&self) -> u64 {
-        let rows = self.seqlen_q as u64;
-        let per_head = match self.diagonal() {
-            None => rows * self.seqlen_kv as u64,
-            Some(_) => {
-                // Row by row would be slow for long sequences: the visible keys grow by one per row between two bounds.
-                let (mut total, mut row) = (0u64, 0u64);
-                while row < rows {
-                    let keys = self.visible_keys(row as u32) as u64;
-                    if keys == 0 {
-                        let Some(diagonal) = self.diagonal() else { break };
-                        row = (-diagonal) as u64;
-                        continue;
-                    }
-                    let room = self.seqlen_kv as u64 - keys;
-                    let left = rows - row;
-                    let ramp = if room < left { room } else { left };
-                    total += ramp * keys + ramp * ramp.saturating_sub(1) / 2;
-                    row += ramp;
-                    if ramp == room {
-                        total += (rows - row) * self.seqlen_kv as u64;
-                        row = rows;
-                    }
-                }
-                total
-            }
-        };
-        per_head * self.batch as u64 * self.heads_q as u64
+        if self.features.varies() {
+            return 0;
+        }
+        Band::of(self, self.seqlen_q, self.seqlen_kv).scores(self.seqlen_q) * self.batch as u64 * self.heads_q as u64
     }
 
     /// Floating-point operations of the two matrix products over the scores the mask lets through.
@@ -224,11 +222,19 @@ impl Problem {
         2 * self.visible_scores() * (self.head_dim_qk as u64 + self.head_dim_v as u64)
     }
 
-    /// Fewest bytes moved: each input read once, the output written once.
+    /// Fewest bytes moved: each input read once, the output written once. Of K and V that are in part unused, or in pages
+    /// that entries may share, none may be read.
     pub const fn bytes(&self) -> u64 {
-        let q = self.seqlen_q as u64 * self.heads_q as u64 * (self.head_dim_qk + self.head_dim_v) as u64;
-        let kv = self.seqlen_kv as u64 * self.heads_kv as u64 * (self.head_dim_qk + self.head_dim_v) as u64;
-        (q + kv) * self.batch as u64 * self.dtype.bytes() as u64
+        let [[batch_q, rows, ..], [batch_kv, keys, ..], ..] = self.shapes();
+        let columns = (self.head_dim_qk + self.head_dim_v) as u64;
+        let q = rows as u64 * batch_q as u64 * self.heads_q as u64 * columns;
+        let kv = match self.features {
+            Features { used_kv: false, pages: None, .. } => {
+                keys as u64 * batch_kv as u64 * self.heads_kv as u64 * columns
+            }
+            _ => 0,
+        };
+        (q + kv) * self.dtype.bytes() as u64
     }
 }
 
@@ -261,7 +267,7 @@ impl fmt::Display for Problem {
             // Scientific notation could hold a '-', which separates fields.
             write!(f, "-scale0x{:08x}", scale.to_bits())?;
         }
-        Ok(())
+        self.features.fmt(f)
     }
 }
 
@@ -293,16 +299,44 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
+    use crate::{Bias, MatrixStrides, Window};
 
     #[test]
     fn text_form_round_trips() {
         let odd = Problem { scale: Some(-1e-9), ..Problem::SEED.with_heads_kv(2).with_seqlens(7, 300) };
         let mut strided = odd;
         strided.strides.k.head = 4096;
-        for problem in [Problem::SEED, odd, odd.in_bhsd(), strided] {
+        let window = |left, right| Features { window: Window { left, right }, ..Features::NONE };
+        let strides = MatrixStrides { batch: 0, head: 4096, row: 43 };
+        let all =
+            Features { softcap: Some(1e-9), alibi: true, sinks: true, mask: Some(strides), ..window(Some(0), None) };
+        let bias = |wide| Problem { features: Features { bias: Some(Bias { wide, strides }), ..all }, ..odd };
+        let near = Problem { features: window(Some(64), Some(0)), ..odd };
+        let lengths = Features { packed_q: Some(9), packed_kv: Some(100), ..Features::NONE };
+        let packed = Problem { features: lengths, batch: 3, ..odd }.in_bshd();
+        let pages = Some(Pages { count: 99, size: 16, columns: 20 });
+        let paged = Problem { features: Features { pages, used_kv: true, ..Features::NONE }, ..odd }.in_bshd();
+        let right = Problem { features: window(None, Some(3)), ..Problem::SEED };
+        for problem in [
+            Problem::SEED,
+            odd,
+            odd.in_bhsd(),
+            strided,
+            near,
+            right,
+            bias(true),
+            bias(false),
+            packed,
+            paged,
+            paged.in_bhsd(),
+        ] {
             assert_eq!(problem.to_string().parse::<Problem>(), Ok(problem), "{problem}");
         }
         assert_eq!("b1-h8-s512-d64-f16".parse(), Ok(Problem::SEED));
+        let negative = "b1-h8-s512-d64-f16-window-3/0".parse::<Problem>().unwrap_err().to_string();
+        let expected =
+            "window, field number 6 of the problem, reads LEFT/RIGHT, each a number of keys from 0 on or inf";
+        assert!(negative.starts_with(expected), "{negative}");
     }
 
     #[test]
@@ -318,8 +352,14 @@ mod tests {
         for (sq, sk) in [(1, 1), (5, 5), (3, 9), (9, 3), (384, 256), (1, 7), (7, 1)] {
             for mask in [Mask::Full, Mask::Causal(Align::TopLeft), Mask::Causal(Align::BottomRight)] {
                 let problem = Problem::new(2, 3, 1, 64, Dtype::F16).with_seqlens(sq, sk).with_mask(mask);
-                let counted: u64 = (0..sq).map(|row| u64::from(problem.visible_keys(row))).sum();
-                assert_eq!(problem.visible_scores(), counted * 6, "{problem}");
+                for (left, right) in
+                    [(None, None), (Some(0), None), (Some(2), Some(1)), (None, Some(3)), (Some(400), Some(0))]
+                {
+                    let problem =
+                        Problem { features: Features { window: Window { left, right }, ..Features::NONE }, ..problem };
+                    let counted: u64 = (0..sq).map(|row| problem.visible_keys(row).len() as u64).sum();
+                    assert_eq!(problem.visible_scores(), counted * 6, "{problem}");
+                }
             }
         }
     }

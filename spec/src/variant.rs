@@ -2,7 +2,7 @@
 
 use core::{fmt, str::FromStr};
 
-use crate::{Dtype, Effect, Family, Gene, Kernel, ParseError, Problem, parse};
+use crate::{Effect, Family, Gene, Kernel, ParseError, Problem, parse};
 
 const ABSENT: u16 = u16::MAX;
 
@@ -55,7 +55,8 @@ impl Variant {
 
     /// The entry point that runs it for a problem.
     pub fn kernel(&self, problem: &Problem) -> Kernel {
-        Kernel::from_parts(*self, problem.dtype, problem.head_dim_qk, problem.head_dim_v)
+        let head_dims = [problem.head_dim_qk, problem.head_dim_v];
+        Kernel::from_parts(*self, problem.dtype, head_dims, problem.needs_features())
     }
 
     /// The value of a gene that the family is known to have; 0 otherwise.
@@ -111,12 +112,6 @@ impl FromStr for Variant {
     }
 }
 
-/// Used by [`Kernel`], which is a variant's code without its launch.
-pub(crate) fn describe(dtype: Dtype, qk: u32, v: u32, f: &mut fmt::Formatter<'_>, code: &Variant) -> fmt::Result {
-    write!(f, "{}:{}:{qk}x{v}:", code.family, dtype.name())?;
-    code.fmt_genes(f)
-}
-
 #[cfg(feature = "serde")]
 impl serde::Serialize for Variant {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -137,14 +132,20 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
+    use crate::{Features, Window};
 
     #[test]
     fn text_form_round_trips() {
         for family in Family::ALL {
             let variant = Variant::smallest(family);
             assert_eq!(variant.to_string().parse::<Variant>(), Ok(variant));
-            let kernel = variant.kernel(&Problem::SEED);
-            assert_eq!(kernel.to_string().parse::<Kernel>(), Ok(kernel));
+            let near = Features { window: Window { left: Some(1), right: None }, ..Features::NONE };
+            let [plain, featured] =
+                [Features::NONE, near].map(|features| variant.kernel(&Problem { features, ..Problem::SEED }));
+            assert_ne!(plain.symbol().to_string(), featured.symbol().to_string());
+            for kernel in [plain, featured] {
+                assert_eq!(kernel.to_string().parse::<Kernel>(), Ok(kernel));
+            }
         }
     }
 

@@ -8,31 +8,31 @@ use crate::tensor::{Element, Layout};
 /// Layouts of a problem's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layouts {
-    /// `[batch, seqlen_q, heads_q, head_dim_qk]`.
+    /// Q, in the first of the problem's [shapes](Problem::shapes).
     pub q: Layout,
-    /// `[batch, seqlen_kv, heads_kv, head_dim_qk]`.
+    /// K, in the second.
     pub k: Layout,
-    /// `[batch, seqlen_kv, heads_kv, head_dim_v]`.
+    /// V, in the third.
     pub v: Layout,
-    /// `[batch, seqlen_q, heads_q, head_dim_v]`.
+    /// O, in the fourth.
     pub o: Layout,
-    /// `[batch, seqlen_q, heads_q, 1]` in fp32; in memory the positions of a head follow each other.
+    /// The shape of O with one column, in fp32; in memory the positions of a head follow each other.
     pub lse: Layout,
 }
 
 impl Layouts {
     /// The layouts of `problem`.
     pub fn of(problem: &Problem) -> Self {
-        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, head_dim_v, strides, .. } = *problem;
-        let element = Element::from(problem.dtype);
-        let layout =
-            |seqlen, heads, head_dim, strides| Layout { shape: [batch, seqlen, heads, head_dim], strides, element };
+        let (strides, [q, k, v, o]) = (problem.strides, problem.shapes());
+        let [batch, rows, heads, _] = o;
+        let layout = |shape, strides| Layout { shape, strides, element: Element::from(problem.dtype) };
+        let lse = layout([batch, rows, heads, 1], Strides::bhsd(rows, heads, 1));
         Self {
-            q: layout(seqlen_q, heads_q, head_dim_qk, strides.q),
-            k: layout(seqlen_kv, heads_kv, head_dim_qk, strides.k),
-            v: layout(seqlen_kv, heads_kv, head_dim_v, strides.v),
-            o: layout(seqlen_q, heads_q, head_dim_v, strides.o),
-            lse: Layout { element: Element::F32, ..layout(seqlen_q, heads_q, 1, Strides::bhsd(seqlen_q, heads_q, 1)) },
+            q: layout(q, strides.q),
+            k: layout(k, strides.k),
+            v: layout(v, strides.v),
+            o: layout(o, strides.o),
+            lse: Layout { element: Element::F32, ..lse },
         }
     }
 

@@ -14,7 +14,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use spec::{
-    AttentionArgs, DeviceLimits, Family, Gene, Kernel, LaunchGeometry, PlainMap, Problem, TensorMaps, Variant, legal,
+    AttentionArgs, DeviceLimits, Extra, ExtraAddresses, Family, FeatureArgs, Gene, Kernel, LaunchGeometry, PlainMap,
+    Problem, TensorMaps, Variant, legal,
 };
 
 pub use self::error::AttentionError;
@@ -51,6 +52,8 @@ pub struct Arguments {
     args: AttentionArgs,
     /// For kernels that use the copy engine.
     maps: Option<TensorMaps>,
+    /// For kernels with features.
+    features: Option<FeatureArgs>,
     /// What L2 is asked to keep.
     l2_window: Option<L2Window>,
 }
@@ -187,6 +190,11 @@ impl Attention {
 
     /// The kernel's arguments for tensors at these addresses; a caller that launches often on the same ones can keep them.
     pub fn arguments(&self, addresses: &Addresses) -> Result<Arguments, AttentionError> {
+        self.arguments_with(addresses, &ExtraAddresses::default())
+    }
+
+    /// Like [`Attention::arguments`], with what the problem's features read.
+    pub fn arguments_with(&self, addresses: &Addresses, extras: &ExtraAddresses) -> Result<Arguments, AttentionError> {
         let Addresses { q, k, v, o, lse } = *addresses;
         for (tensor, address) in [("Q", q), ("K", k), ("V", v)] {
             check_alignment(tensor, address, self.load_bytes)?;
@@ -197,7 +205,11 @@ impl Attention {
         }
         let args = self.geometry.args(&self.problem, [q, k, v, o, lse]);
         let maps = self.tensor_maps([q, k, v])?;
-        Ok(Arguments { args, maps, l2_window: self.l2_window(k, v) })
+        for extra in Extra::ALL.into_iter().filter(|extra| extra.is_of(&self.problem)) {
+            check_alignment(extra.name(), extras.get(extra), extra.element_bytes(&self.problem).into())?;
+        }
+        let features = FeatureArgs::of(&self.problem, extras);
+        Ok(Arguments { args, maps, features, l2_window: self.l2_window(k, v) })
     }
 
     /// Queues the kernel with arguments from [`Attention::arguments`] in a stream of the plan's GPU.
@@ -209,12 +221,13 @@ impl Attention {
         let LaunchGeometry { blocks, threads, shared_bytes, early_launch, .. } = self.geometry;
         let grid = Grid { blocks, threads, shared_bytes, early: early_launch, l2_window: arguments.l2_window };
         let args = Argument::by_value(&arguments.args);
-        // SAFETY: every entry point takes `AttentionArgs`, and those whose geometry has boxes `TensorMaps` after it; the
-        // caller vouches for the tensors.
+        // SAFETY: every entry point takes `AttentionArgs`; those whose geometry has boxes `TensorMaps` after it, those of
+        // problems with features `FeatureArgs`; the caller vouches for the tensors.
         unsafe {
-            match &arguments.maps {
-                None => self.function.launch(stream, grid, &[args]),
-                Some(maps) => self.function.launch(stream, grid, &[args, Argument::by_value(maps)]),
+            match (&arguments.maps, &arguments.features) {
+                (None, None) => self.function.launch(stream, grid, &[args]),
+                (Some(maps), _) => self.function.launch(stream, grid, &[args, Argument::by_value(maps)]),
+                (None, Some(features)) => self.function.launch(stream, grid, &[args, Argument::by_value(features)]),
             }
         }
     }

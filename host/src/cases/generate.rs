@@ -1,11 +1,13 @@
 //! Filling Q, K and V.
 
+use std::collections::HashSet;
+
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use spec::Problem;
 
-use super::{CaseError, Distribution, Inputs, Tensor, Tensors};
+use super::{CaseError, Distribution, Extras, Inputs, Tensor, Tensors};
 
 impl Inputs {
     /// Q, K and V of a problem, the same ones each time, in memory that is NaN wherever no element lies.
@@ -15,12 +17,16 @@ impl Inputs {
     /// The problem's strides are negative, or there is not the memory.
     pub fn generate(&self, problem: &Problem) -> Result<Tensors, CaseError> {
         let mut tensors = Tensors::unset(problem)?;
-        let Tensors { q, k, v } = &mut tensors;
+        tensors.extras = Extras::generate(problem, self.seed)?;
+        let Tensors { q, k, v, .. } = &mut tensors;
         rayon::scope(|scope| {
             scope.spawn(|_| self.fill(q, 0, |rng, _, row, values| self.query(problem, rng, row, values)));
             scope.spawn(|_| self.fill(k, 1, |rng, first, row, values| self.key(problem, rng, first, row, values)));
             scope.spawn(|_| self.fill(v, 2, |rng, _, row, values| self.value(problem, rng, row, values)));
         });
+        if problem.features.varies() || problem.features.pages.is_some() {
+            forget_unused(problem, &mut tensors);
+        }
         Ok(tensors)
     }
 
@@ -48,7 +54,7 @@ impl Inputs {
         match self.distribution {
             Distribution::OneHot => {
                 let visible = problem.visible_keys(row);
-                let target = if visible == 0 { 0 } else { rng.random_range(0..visible) };
+                let target = if visible.is_empty() { 0 } else { rng.random_range(visible) };
                 // The next best key differs in one sign or more: a gap of twice this.
                 let gap = (10.0 / f64::from(problem.softmax_scale())).clamp(-1024.0, 1024.0) as f32;
                 values.iter_mut().enumerate().for_each(|(i, value)| *value = gap * sign(target, i));
@@ -58,7 +64,7 @@ impl Inputs {
                 let factor = (-400.0 / per_score).clamp(-4096.0, 4096.0) as f32;
                 normal(rng, values, |x| factor * x.abs());
             }
-            Distribution::NanQuery if row + 1 == problem.seqlen_q => values.fill(f32::NAN),
+            Distribution::NanQuery if row + 1 == problem.shapes()[0][1] => values.fill(f32::NAN),
             _ => self.score_operand(problem, rng, values),
         }
     }
@@ -123,9 +129,27 @@ fn sign(key: u32, column: usize) -> f32 {
     if key.wrapping_mul(0x9e37_79b1) >> (31 - column % 32) & 1 == 0 { 1.0 } else { -1.0 }
 }
 
-/// Whether no row sees a key.
+/// Makes NaN of all keys and values that are of no batch entry.
+fn forget_unused(problem: &Problem, tensors: &mut Tensors) {
+    let Tensors { k, v, extras, .. } = tensors;
+    let sequences = (0..problem.batch).map(|entry| extras.sequence(problem, entry));
+    let used: HashSet<_> = sequences
+        .flat_map(|sequence| (0..sequence.keys).map(move |key| (sequence, key)))
+        .map(|(sequence, key)| extras.key(problem, &sequence, key))
+        .collect();
+    for tensor in [k, v] {
+        let nan = vec![f32::NAN; tensor.shape()[3] as usize];
+        tensor.rows().filter(|(b, s, _)| !used.contains(&(*b, *s))).for_each(|(b, s, h)| tensor.set_row(b, s, h, &nan));
+    }
+}
+
+/// Whether no row sees a key, where all batch entries have the same.
 fn hidden(problem: &Problem, key: u32) -> bool {
-    key >= problem.visible_keys(problem.seqlen_q - 1)
+    if problem.features.varies() || problem.features.pages.is_some() {
+        return false;
+    }
+    let [first, last] = [0, problem.seqlen_q - 1].map(|row| problem.visible_keys(row));
+    !(first.start..last.end).contains(&key)
 }
 
 #[cfg(test)]
@@ -191,7 +215,7 @@ mod tests {
         let causal = problem().with_mask(Mask::Causal(Align::BottomRight));
         let tensors = Inputs { distribution: Distribution::OneHot, seed: 5 }.generate(&causal).unwrap();
         for (b, s, h) in tensors.q.rows() {
-            let scores = (0..causal.visible_keys(s)).map(|key| {
+            let scores = causal.visible_keys(s).map(|key| {
                 let products = tensors.q.values(b, s, h).zip(tensors.k.values(b, key, h / 2)).map(|(q, k)| q * k);
                 products.sum::<f32>() * causal.softmax_scale()
             });

@@ -1,18 +1,23 @@
 //! Correctness cases: data that every executor (oracle, CPU machine, GPU) reads.
 
+mod extras;
+mod features;
 mod field;
 mod generate;
 mod guarded;
 mod layouts;
 pub mod number;
+mod random;
 mod table;
 mod tensor;
 
 use serde::{Deserialize, Serialize};
 use spec::Problem;
 
+pub use extras::{Array, Extras, Sequence};
 pub use guarded::{GUARD, Guarded};
 pub use layouts::Layout;
+pub use random::random;
 pub use table::{Extent, gate, odd_strides, suite};
 pub use tensor::{Tensor, Tensors};
 
@@ -113,7 +118,7 @@ pub enum CaseError {
     /// More memory than there is.
     #[error("{tensor} takes {elements} elements, more than there is memory for")]
     Memory {
-        /// Q, K, V or O, or L for the LSE.
+        /// Q, K, V or O, L for the LSE, or X for what features read.
         tensor: char,
         /// Elements from its first to its last.
         elements: u128,

@@ -19,6 +19,14 @@ pub fn decode(dtype: Dtype, bits: u16) -> f32 {
     }
 }
 
+/// The lowest finite number.
+pub fn lowest(dtype: Dtype) -> f32 {
+    match dtype {
+        Dtype::F16 => f16::MIN.to_f32(),
+        Dtype::Bf16 => bf16::MIN.to_f32(),
+    }
+}
+
 /// Distance between neighbouring elements around a finite `value`, at most: `|value|` times the relative precision, without
 /// the steps at powers of two.
 pub fn ulp(dtype: Dtype, value: f64) -> f64 {

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spec::{Align, Mask, Problem};
 
-use super::{Case, Distribution, Layout, field};
+use super::{Case, Distribution, Layout, features, field};
 
 /// How much of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,14 @@ pub fn gate(problem: &Problem) -> Vec<Case> {
 
 /// All cases that a kernel for `problem` must pass, whatever its genes: with the problem's dtype, head_dims and scale,
 /// and more lengths, masks, heads and layouts than it has.
+///
+/// For a problem with features they are of problems with features.
 pub fn suite(problem: &Problem, extent: Extent) -> Vec<Case> {
     let mut cases = gate(problem);
+    if problem.needs_features() {
+        cases.extend(features::cases(problem, extent));
+        return cases;
+    }
     let large = extent == Extent::Large;
     for seed in 10..if large { 15 } else { 11 } {
         let name = format!("itself/{seed}");
@@ -138,13 +144,15 @@ fn layouts(problem: &Problem) -> Vec<Case> {
 mod tests {
     use std::collections::HashSet;
 
-    use spec::{DeviceLimits, Dtype, Family, Gene, Variant, legal};
+    use spec::{DeviceLimits, Dtype, Family, Features, Gene, Variant, Window, legal};
 
     use super::*;
 
     #[test]
     fn names_are_unique_and_problems_the_kernels() {
-        for problem in [Problem::SEED, Problem::new(2, 4, 1000, 40, Dtype::Bf16).with_heads_kv(2).in_bhsd()] {
+        let features = Features { window: Window { left: Some(9), right: None }, ..Features::NONE };
+        let featured = Problem { features, ..Problem::SEED };
+        for problem in [Problem::SEED, featured, Problem::new(2, 4, 1000, 40, Dtype::Bf16).with_heads_kv(2).in_bhsd()] {
             for extent in [Extent::Small, Extent::Large] {
                 let cases = suite(&problem, extent);
                 let names: HashSet<_> = cases.iter().map(|case| &case.name).collect();
@@ -180,7 +188,7 @@ mod tests {
 
     #[test]
     fn some_rows_see_nothing() {
-        let blind = |case: &Case| case.problem.visible_keys(0) == 0;
+        let blind = |case: &Case| case.problem.visible_keys(0).is_empty();
         assert!(suite(&Problem::SEED, Extent::Small).iter().filter(|case| blind(case)).count() > 5);
     }
 }

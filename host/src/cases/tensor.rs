@@ -2,7 +2,7 @@
 
 use spec::{Dtype, Problem, Strides};
 
-use super::{CaseError, Guarded, number};
+use super::{CaseError, Extras, Guarded, number};
 
 /// What inputs hold outside the elements that belong to them: a NaN in fp16 and in bf16, so that a stray read shows.
 const STRAY: u16 = 0x7fff;
@@ -39,7 +39,7 @@ impl Tensor {
     /// O of a problem, unwritten.
     pub fn output(problem: &Problem) -> Result<Self, CaseError> {
         let strides = problem.strides.o;
-        let shape = [problem.batch, problem.seqlen_q, problem.heads_q, problem.head_dim_v];
+        let [.., shape] = problem.shapes();
         let tensor = Self::poisoned('O', problem.dtype, shape, strides, UNWRITTEN)?;
         if tensor.own().into_iter().filter(|own| *own).count() != tensor.elements() {
             return Err(CaseError::Overlap { strides: [strides.batch, strides.seq, strides.head] });
@@ -105,27 +105,29 @@ impl Tensor {
     }
 }
 
-/// Q, K and V.
+/// The inputs of a problem.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensors {
-    /// `[batch, seqlen_q, heads_q, head_dim_qk]`.
+    /// Q, in the first of the problem's [shapes](Problem::shapes).
     pub q: Tensor,
-    /// `[batch, seqlen_kv, heads_kv, head_dim_qk]`.
+    /// K, in the second.
     pub k: Tensor,
-    /// `[batch, seqlen_kv, heads_kv, head_dim_v]`.
+    /// V, in the third.
     pub v: Tensor,
+    /// What else the problem's features read.
+    pub extras: Extras,
 }
 
 impl Tensors {
     /// Tensors of NaN in the problem's shapes and strides, for their rows to be written.
     pub fn unset(problem: &Problem) -> Result<Self, CaseError> {
-        let Problem { batch, heads_q, heads_kv, seqlen_q, seqlen_kv, head_dim_qk, head_dim_v, dtype, strides, .. } =
-            *problem;
-        let input = |name, shape, strides| Tensor::poisoned(name, dtype, shape, strides, STRAY);
+        let (strides, [q, k, v, _]) = (problem.strides, problem.shapes());
+        let input = |name, shape, strides| Tensor::poisoned(name, problem.dtype, shape, strides, STRAY);
         Ok(Self {
-            q: input('Q', [batch, seqlen_q, heads_q, head_dim_qk], strides.q)?,
-            k: input('K', [batch, seqlen_kv, heads_kv, head_dim_qk], strides.k)?,
-            v: input('V', [batch, seqlen_kv, heads_kv, head_dim_v], strides.v)?,
+            q: input('Q', q, strides.q)?,
+            k: input('K', k, strides.k)?,
+            v: input('V', v, strides.v)?,
+            extras: Extras::default(),
         })
     }
 }

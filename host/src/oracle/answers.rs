@@ -53,7 +53,7 @@ impl Answers {
 
 impl Answer {
     fn elements(&self) -> usize {
-        let Tensors { q, k, v } = &self.tensors;
+        let Tensors { q, k, v, .. } = &self.tensors;
         [q, k, v].into_iter().map(|tensor| tensor.storage.whole().len()).sum()
     }
 }

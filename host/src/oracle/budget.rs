@@ -31,7 +31,7 @@ impl RowBudget {
         let largest = expected.exact.iter().fold(0f64, |largest, x| largest.max(x.abs()));
         let reference = errors(expected).fold(0f64, |largest, e| largest.max(e.abs()));
         let scores = expected.score * score_error(case.problem.head_dim_qk);
-        let weights = 2.0 * scores * expected.weight;
+        let weights = 2.0 * scores * expected.weight + f64::from(f32::MIN_POSITIVE) * expected.values;
         let ulp = number::ulp(case.problem.dtype, largest);
         let o = 2.0 * reference + ulp + weights;
         let lse_reference = (f64::from(expected.rounded_lse) - expected.exact_lse).abs();

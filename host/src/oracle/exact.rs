@@ -2,6 +2,7 @@
 
 use spec::Problem;
 
+use super::logits::Logits;
 use super::reference::Head;
 
 /// A row's results, and the scales its errors are measured by.
@@ -9,35 +10,40 @@ pub(super) struct Exact {
     pub(super) o: Vec<f64>,
     pub(super) lse: f64,
     pub(super) weight: f64,
+    pub(super) values: f64,
     pub(super) score: f64,
 }
 
 /// One row.
-pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], row: u32) -> Exact {
-    let visible = problem.visible_keys(row) as usize;
+pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>) -> Exact {
     let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
-    let scale = f64::from(problem.softmax_scale());
-    let keys = || head.k.chunks_exact(dim_qk).take(visible);
+    let keys: Vec<u32> = logits.keys().collect();
+    let k = |key: u32| &head.k[key as usize * dim_qk..][..dim_qk];
+    let v = |key: u32| &head.v[key as usize * dim_v..][..dim_v];
 
-    let scores: Vec<f64> = keys().map(|k| scale * dot(q, k)).collect();
-    let max = scores.iter().copied().fold(f64::NEG_INFINITY, nan_max);
+    let scores: Vec<f64> = keys.iter().map(|key| logits.exact(*key, dot(q, k(*key)))).collect();
+    let sink = logits.sink().map_or(f64::NEG_INFINITY, f64::from);
+    let max = scores.iter().copied().fold(sink, nan_max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
-    let sum: f64 = weights.iter().sum();
+    let sum: f64 = weights.iter().sum::<f64>() + if sink == f64::NEG_INFINITY { 0.0 } else { (sink - max).exp() };
 
-    let (mut o, mut magnitudes) = (vec![0.0; dim_v], vec![0.0; dim_v]);
-    for (weight, v) in weights.iter().zip(head.v.chunks_exact(dim_v)) {
+    let (mut o, mut magnitudes, mut values) = (vec![0.0; dim_v], vec![0.0; dim_v], vec![0.0; dim_v]);
+    for (weight, key) in weights.iter().zip(&keys) {
         let weight = weight / sum;
-        for (d, v) in v.iter().enumerate() {
+        for (d, v) in v(*key).iter().enumerate() {
             o[d] += weight * f64::from(*v);
             magnitudes[d] += weight * f64::from(v.abs());
+            values[d] += f64::from(v.abs());
         }
     }
-    let largest_key = keys().map(|k| dot(k, k)).fold(0.0, f64::max).sqrt();
+    let largest_key = keys.iter().map(|key| dot(k(*key), k(*key))).fold(0.0, f64::max).sqrt();
+    let scale = f64::from(problem.softmax_scale());
     Exact {
         o,
         lse: max + sum.ln(),
         weight: magnitudes.into_iter().fold(0.0, f64::max),
-        score: scale.abs() * dot(q, q).sqrt() * largest_key,
+        values: values.into_iter().fold(0.0, f64::max),
+        score: scale.abs() * dot(q, q).sqrt() * largest_key + logits.magnitude(),
     }
 }
 
@@ -55,6 +61,12 @@ mod tests {
     use spec::{Align, Dtype, Mask};
 
     use super::*;
+    use crate::cases::Extras;
+    use crate::oracle::Row;
+
+    fn logits<'a>(problem: &'a Problem, extras: &'a Extras, row: u32) -> Logits<'a> {
+        Logits::of(problem, extras, Row { batch: 0, head: 0, row })
+    }
 
     #[test]
     fn by_hand() {
@@ -63,10 +75,11 @@ mod tests {
         let unit = |x: f32| [x, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         let head =
             Head { k: [unit(0.0), unit(2.0), unit(9.0)].concat(), v: [unit(1.0), unit(-3.0), unit(7.0)].concat() };
-        let first = row(&problem, &head, &unit(2.0), 0);
+        let none = Extras::default();
+        let first = row(&problem, &head, &unit(2.0), &logits(&problem, &none, 0));
         assert_eq!((first.o[0], first.o[1], first.lse), (1.0, 0.0, 0.0));
         // Scores 0 and 2: weights 1 and e^2 over their sum.
-        let second = row(&problem, &head, &unit(2.0), 1);
+        let second = row(&problem, &head, &unit(2.0), &logits(&problem, &none, 1));
         let e2 = 2f64.exp();
         assert!((second.o[0] - (1.0 - 3.0 * e2) / (1.0 + e2)).abs() < 1e-15);
         assert!((second.lse - (1.0 + e2).ln()).abs() < 1e-15);
@@ -79,7 +92,7 @@ mod tests {
         let problem =
             Problem::new(1, 1, 1, 8, Dtype::F16).with_seqlens(3, 1).with_mask(Mask::Causal(Align::BottomRight));
         let head = Head { k: vec![f32::NAN; 8], v: vec![f32::NAN; 8] };
-        let blind = row(&problem, &head, &[1.0; 8], 1);
+        let blind = row(&problem, &head, &[1.0; 8], &logits(&problem, &Extras::default(), 1));
         assert_eq!((blind.o, blind.lse), (vec![0.0; 8], f64::NEG_INFINITY));
     }
 }

@@ -5,12 +5,12 @@
 //! With `e(x)` the error of `x` against fp64, `ref` the same-precision reference and `u(x)` one [`ulp`](crate::cases::number::ulp)
 //! of the dtype at `x`, a kernel's output must satisfy, for every row `r` that is looked at,
 //!
-//! * `max_d |e(O[r,d])| <= 2 max_d |e(ref[r,d])| + u(max_d |O64[r,d]|) + 2 s[r] w[r]`,
+//! * `max_d |e(O[r,d])| <= 2 max_d |e(ref[r,d])| + u(max_d |O64[r,d]|) + 2 s[r] w[r] + 2^-126 v[r]`,
 //! * `|e(LSE[r])| <= 2 |e(ref LSE[r])| + 2^-15 + s[r]`,
 //!
 //! and over all of them
 //!
-//! * `rms(e(O)) <= 2 rms(e(ref)) + rms_r(u(max_d |O64[r,d]|)) / 4 + rms_r(2 s[r] w[r])`.
+//! * `rms(e(O)) <= 2 rms(e(ref)) + rms_r(u(max_d |O64[r,d]|)) / 4 + rms_r(2 s[r] w[r] + 2^-126 v[r])`.
 //!
 //! A row is held against its own reference: an error that would drown among a case's largest outputs shows in a row of
 //! small ones, such as one key of a thousand left out. The terms that do not come from the reference:
@@ -20,7 +20,11 @@
 //!   by tensor cores that take 16 products at a time and cut digits off instead of rounding: all to one side, so a long
 //!   sum is off by up to a unit in the last place for each step. `w[r] = max_d sum_j p[j] |v[j,d]|` is what an error in the
 //!   weights moves.
+//! * `2^-126`: smaller exponentials are zero on a GPU, which shows where a sink is far above all logits;
+//!   `v[r] = max_d sum_j |v[j,d]|`.
 //! * `2^-15`: exponentials of two are approximate, up to `3e-6` each, and all to one side.
+//!
+//! What features add to the scores counts in `s[r]` beside them.
 //!
 //! On the seed shape with normal inputs, `max |e(O)|` must also stay below [`SEED_LIMIT`]. A row that sees no key is
 //! exactly 0 with an LSE of -inf. Where fp64 gives NaN (it does for a NaN query alone), NaN is right; elsewhere it is
@@ -30,6 +34,7 @@ mod answers;
 mod budget;
 mod exact;
 mod judge;
+mod logits;
 pub mod metamorphic;
 mod outputs;
 mod reference;

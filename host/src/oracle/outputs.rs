@@ -26,7 +26,8 @@ impl Outputs {
     /// Strides that put two elements of O at one place, or not the memory.
     pub fn unwritten(problem: &Problem) -> Result<Self, CaseError> {
         let o = Tensor::output(problem)?;
-        let rows = [problem.batch, problem.heads_q, problem.seqlen_q].map(u128::from).iter().product();
+        let [.., [batch, rows, heads, _]] = problem.shapes();
+        let rows = [batch, heads, rows].map(u128::from).iter().product();
         let lse = usize::try_from(rows).ok().and_then(|len| Guarded::poisoned(len, UNWRITTEN));
         let lse = lse.ok_or(CaseError::Memory { tensor: 'L', elements: rows })?;
         Ok(Self { o, lse, partial: false })

@@ -5,8 +5,8 @@ use std::thread;
 
 use spec::Problem;
 
-use super::{Row, exact, rounded};
-use crate::cases::Tensors;
+use super::{Row, exact, logits::Logits, rounded};
+use crate::cases::{Tensor, Tensors};
 
 /// Rows that a thread takes at a time: K and V of their head are decoded once for them.
 const CHUNK: usize = 64;
@@ -26,7 +26,9 @@ pub struct Expected {
     pub rounded_lse: f32,
     /// `max_d sum_j p[j] |v[j,d]|`.
     pub weight: f64,
-    /// `|scale| |q| max_j |k[j]|`, which no score exceeds.
+    /// `max_d sum_j |v[j,d]|` over the keys that the row sees.
+    pub values: f64,
+    /// `|scale| |q| max_j |k[j]|`, which no score exceeds, and the largest of what features add to them.
     pub score: f64,
 }
 
@@ -40,8 +42,7 @@ pub struct Reference {
 impl Reference {
     /// The references of `rows`, which must be in order, on all processors.
     pub fn of(problem: &Problem, tensors: &Tensors, rows: &[Row]) -> Self {
-        let chunks: Vec<&[Row]> =
-            rows.chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head)).flat_map(|head| head.chunks(CHUNK)).collect();
+        let chunks: Vec<&[Row]> = heads(problem, tensors, rows).flat_map(|head| head.chunks(CHUNK)).collect();
         let next = AtomicUsize::new(0);
         let work = || {
             let mut done = vec![];
@@ -64,6 +65,12 @@ impl Reference {
     }
 }
 
+/// The rows by their batch entry and head.
+pub(super) fn heads<'a>(problem: &Problem, tensors: &Tensors, rows: &'a [Row]) -> impl Iterator<Item = &'a [Row]> {
+    let entry = |row: &Row| tensors.extras.position(problem, row.batch, row.row).0.entry;
+    rows.chunk_by(move |a, b| a.head == b.head && entry(a) == entry(b))
+}
+
 /// K and V of one head as numbers.
 pub(super) struct Head {
     pub(super) k: Vec<f32>,
@@ -74,16 +81,19 @@ impl Head {
     /// The K/V head that a query row reads.
     pub(super) fn of(problem: &Problem, tensors: &Tensors, row: Row) -> Self {
         let head = row.head / problem.heads_per_kv();
-        let rows = |tensor: &crate::cases::Tensor| {
-            (0..problem.seqlen_kv).flat_map(|key| tensor.values(row.batch, key, head)).collect()
+        let (sequence, _) = tensors.extras.position(problem, row.batch, row.row);
+        let rows = |tensor: &Tensor| {
+            let places = (0..sequence.keys).map(|key| tensors.extras.key(problem, &sequence, key));
+            places.flat_map(|(batch, key)| tensor.values(batch, key, head)).collect()
         };
         Self { k: rows(&tensors.k), v: rows(&tensors.v) }
     }
 
     fn expected(&self, problem: &Problem, tensors: &Tensors, row: Row) -> Expected {
         let q: Vec<f32> = tensors.q.values(row.batch, row.row, row.head).collect();
-        let exact = exact::row(problem, self, &q, row.row);
-        let rounded = rounded::row(problem, self, &q, row.row);
+        let logits = Logits::of(problem, &tensors.extras, row);
+        let exact = exact::row(problem, self, &q, &logits);
+        let rounded = rounded::row(problem, self, &q, &logits);
         Expected {
             row,
             exact: exact.o,
@@ -91,6 +101,7 @@ impl Head {
             rounded: rounded.o,
             rounded_lse: rounded.lse,
             weight: exact.weight,
+            values: exact.values,
             score: exact.score,
         }
     }

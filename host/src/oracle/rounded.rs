@@ -3,7 +3,8 @@
 
 use spec::Problem;
 
-use super::reference::Head;
+use super::logits::Logits;
+use super::reference::{Head, heads};
 use super::{Outputs, Row, metamorphic::Executor};
 use crate::cases::{CaseError, Tensors, number};
 use crate::device::Failure;
@@ -14,25 +15,28 @@ pub(super) struct Rounded {
 }
 
 /// One row.
-pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], row: u32) -> Rounded {
-    let visible = problem.visible_keys(row) as usize;
+pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>) -> Rounded {
     let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
     let round = |value: f32| number::decode(problem.dtype, number::encode(problem.dtype, value));
-    let scale_log2 = problem.softmax_scale() * std::f32::consts::LOG2_E;
+    let keys: Vec<u32> = logits.keys().collect();
 
-    let keys = head.k.chunks_exact(dim_qk).take(visible);
-    let scores: Vec<f32> =
-        keys.map(|k| q.iter().zip(k).fold(0.0, |sum, (q, k)| q.mul_add(*k, sum)) * scale_log2).collect();
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let product = |key: u32| {
+        let k = &head.k[key as usize * dim_qk..][..dim_qk];
+        q.iter().zip(k).fold(0.0, |sum, (q, k)| q.mul_add(*k, sum))
+    };
+    let scores: Vec<f32> = keys.iter().map(|key| logits.rounded(*key, product(*key))).collect();
+    let sink = logits.sink().map_or(f32::NEG_INFINITY, |sink| sink * std::f32::consts::LOG2_E);
+    let max = scores.iter().copied().fold(sink, f32::max);
     let weights: Vec<f32> = scores.iter().map(|score| (score - max).exp2()).collect();
-    let sum: f32 = weights.iter().sum();
+    let sum = weights.iter().sum::<f32>() + if sink == f32::NEG_INFINITY { 0.0 } else { (sink - max).exp2() };
 
     let mut o = vec![0f32; dim_v];
-    for (weight, v) in weights.iter().zip(head.v.chunks_exact(dim_v)) {
+    for (weight, key) in weights.iter().zip(&keys) {
         let weight = round(*weight);
+        let v = &head.v[*key as usize * dim_v..][..dim_v];
         o.iter_mut().zip(v).for_each(|(o, v)| *o = weight.mul_add(*v, *o));
     }
-    let inverse = if visible == 0 { 0.0 } else { sum.recip() };
+    let inverse = if sum == 0.0 { 0.0 } else { sum.recip() };
     o.iter_mut().for_each(|o| *o = round(*o * inverse));
     Rounded { o, lse: (max + sum.log2()) * std::f32::consts::LN_2 }
 }
@@ -49,11 +53,11 @@ impl Executor for SamePrecision {
 
 fn run(problem: &Problem, tensors: &Tensors) -> Result<Outputs, CaseError> {
     let mut outputs = Outputs::unwritten(problem)?;
-    for rows in Row::all(problem).chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head)) {
+    for rows in heads(problem, tensors, &Row::all(problem)) {
         let head = Head::of(problem, tensors, rows[0]);
         for at in rows {
             let q: Vec<f32> = tensors.q.values(at.batch, at.row, at.head).collect();
-            let Rounded { o, lse } = row(problem, &head, &q, at.row);
+            let Rounded { o, lse } = row(problem, &head, &q, &Logits::of(problem, &tensors.extras, *at));
             outputs.o.set_row(at.batch, at.row, at.head, &o);
             outputs.lse.inner_mut()[at.index(problem) as usize] = lse.to_bits();
         }

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spec::Problem;
 
-/// A query row. Rows order by batch entry, head and position.
+/// A query row by its place in O. Rows order by batch entry, head and position; those of packed entries are one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
     /// Batch entry.
@@ -44,18 +44,26 @@ impl Row {
     /// The row's place among all rows of the problem, which is also its place in the LSE.
     pub fn index(&self, problem: &Problem) -> u64 {
         let head = u64::from(self.batch) * u64::from(problem.heads_q) + u64::from(self.head);
-        head * u64::from(problem.seqlen_q) + u64::from(self.row)
+        head * u64::from(seqlen(problem)) + u64::from(self.row)
     }
 
     fn at(problem: &Problem, index: u64) -> Self {
-        let (head_total, row) = (index / u64::from(problem.seqlen_q), index % u64::from(problem.seqlen_q));
+        let seqlen = u64::from(seqlen(problem));
+        let (head_total, row) = (index / seqlen, index % seqlen);
         let (batch, head) = (head_total / u64::from(problem.heads_q), head_total % u64::from(problem.heads_q));
         Self { batch: batch as u32, head: head as u32, row: row as u32 }
     }
 }
 
 fn count(problem: &Problem) -> u64 {
-    u64::from(problem.batch) * u64::from(problem.heads_q) * u64::from(problem.seqlen_q)
+    let [.., [batch, rows, heads, _]] = problem.shapes();
+    u64::from(batch) * u64::from(heads) * u64::from(rows)
+}
+
+/// Rows of an entry of O.
+fn seqlen(problem: &Problem) -> u32 {
+    let [.., [_, rows, ..]] = problem.shapes();
+    rows
 }
 
 #[cfg(test)]

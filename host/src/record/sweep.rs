@@ -87,6 +87,7 @@ pub struct Measurement {
 /// A line of a record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "the large one is the first line, of which there is one")]
 pub enum Entry {
     /// The first line.
     Header(Header),

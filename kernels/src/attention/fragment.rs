@@ -2,7 +2,7 @@
 //!
 //! Element `[n][e]` of a lane's fragment is in row `lane / 4 + 8 (e / 2)` and column `8 n + 2 (lane % 4) + e % 2`.
 
-use super::{Mask, RowState, Scale, exponential};
+use super::{Mask, RowState, Scale, Scores, exponential};
 use crate::gpu::{Element, any_lane, fma, shuffle_xor};
 use crate::tile::Lane;
 
@@ -25,6 +25,37 @@ pub fn finish_scores<const N: usize>(
         let visible = [mask.visible(row), mask.visible(row + 8)];
         let key = first_key + lane.column();
         each(scores, |x, half, column| if key + column >= visible[half] { f32::NEG_INFINITY } else { x });
+    }
+}
+
+/// The scores of 16 rows in a warp's fragment.
+#[derive(Debug)]
+pub struct FragmentScores<'a, const N: usize> {
+    /// The fragment.
+    pub scores: &'a mut [[f32; 4]; N],
+    /// Its first row.
+    pub first_row: u32,
+    /// Its first key.
+    pub first_key: u32,
+    /// This lane.
+    pub lane: Lane,
+}
+
+impl<const N: usize> Scores for FragmentScores<'_, N> {
+    #[inline(always)]
+    fn rows(&self) -> [u32; 2] {
+        [self.first_row, self.first_row + 16]
+    }
+
+    #[inline(always)]
+    fn keys(&self) -> [u32; 2] {
+        [self.first_key, self.first_key + N as u32 * 8]
+    }
+
+    #[inline(always)]
+    fn map(&mut self, f: impl Fn(f32, u32, u32) -> f32) {
+        let (row, key) = (self.first_row + self.lane.row(), self.first_key + self.lane.column());
+        each(self.scores, |x, half, column| f(x, row + half as u32 * 8, key + column));
     }
 }
 

@@ -3,7 +3,7 @@
 use spec::layout::CHUNK;
 
 use super::Rows;
-use crate::gpu::{CacheHint, copy_chunk};
+use crate::gpu::{CacheHint, Global, copy_chunk};
 use crate::tile::SharedTile;
 
 /// Threads that load together.
@@ -44,9 +44,22 @@ pub struct Span {
     pub row_bytes: u32,
 }
 
+/// Where rows of a tensor are.
+pub trait Source {
+    /// Address of the first element of a row.
+    fn row(&self, row: u32) -> Global;
+}
+
+impl Source for Rows {
+    #[inline(always)]
+    fn row(&self, row: u32) -> Global {
+        self.row(row)
+    }
+}
+
 /// Starts copying a span into a tile, each row filled up with zeros to a multiple of 32 bytes.
 #[inline(always)]
-pub fn copy_tile(tile: SharedTile, source: &Rows, span: Span, hint: CacheHint, loader: Loader) {
+pub fn copy_tile(tile: SharedTile, source: &impl Source, span: Span, hint: CacheHint, loader: Loader) {
     let Span { first, end, rows, row_bytes } = span;
     let chunks = row_bytes.div_ceil(2 * CHUNK) * 2;
     loader.share(rows * chunks, |index| {
@@ -60,7 +73,7 @@ pub fn copy_tile(tile: SharedTile, source: &Rows, span: Span, hint: CacheHint, l
 
 /// Loads a span into a tile, `load_bytes` (2, 4, 8 or 16) at a time.
 #[inline(always)]
-pub fn load_tile(tile: SharedTile, source: &Rows, span: Span, load_bytes: u32, loader: Loader) {
+pub fn load_tile(tile: SharedTile, source: &impl Source, span: Span, load_bytes: u32, loader: Loader) {
     let Span { first, end, rows, row_bytes } = span;
     let loads = row_bytes / load_bytes;
     loader.share(rows * loads, |index| {

@@ -5,8 +5,10 @@ use spec::AttentionArgs;
 /// Row `i` sees keys `0..visible(i)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask {
-    keys: u32,
-    diagonal: i32,
+    /// How many there are.
+    pub keys: u32,
+    /// Row `i` sees key `i + diagonal` as its last.
+    pub diagonal: i32,
 }
 
 impl Mask {

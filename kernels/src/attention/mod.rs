@@ -1,6 +1,7 @@
 //! The steps of attention, one concern per file. Families wire them.
 
 mod exponential;
+mod features;
 mod fragment;
 mod load;
 mod mask;
@@ -11,8 +12,9 @@ mod softmax;
 mod work;
 
 pub use exponential::exponential;
-pub use fragment::{across_quad, finish_scores, pack_operand, rescale, softmax, softmax_against};
-pub use load::{Loader, Span, copy_tile, load_tile};
+pub use features::{Featured, Features, LOGITS_LOG2, Operand, Plain, Scores};
+pub use fragment::{FragmentScores, across_quad, finish_scores, pack_operand, rescale, softmax, softmax_against};
+pub use load::{Loader, Source, Span, copy_tile, load_tile};
 pub use mask::Mask;
 pub use merge::{Partials, merge};
 pub use output::{complete, store_output, store_output_rows};

@@ -6,7 +6,7 @@ use super::Mask;
 use crate::gpu::{Global, block_index, divide};
 
 /// Bytes of an element of Q, K, V and O.
-const ELEMENT: i64 = 2;
+pub(super) const ELEMENT: i64 = 2;
 
 /// The rows of one head of a tensor.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,18 @@ impl Rows {
     fn of(tensor: u64, strides: &Strides, batch: u32, head: u32) -> Self {
         let offset = i64::from(batch) * strides.batch + i64::from(head) * strides.head;
         Self { start: Global::new(tensor).at(offset * ELEMENT), stride: strides.seq * ELEMENT }
+    }
+
+    /// The rows from this one on.
+    #[inline(always)]
+    pub fn from(self, row: u32) -> Self {
+        Self { start: self.row(row), ..self }
+    }
+
+    /// The same rows so many bytes further on.
+    #[inline(always)]
+    pub fn at(self, bytes: i64) -> Self {
+        Self { start: self.start.at(bytes), ..self }
     }
 
     /// Address of the first element of a row.

@@ -7,8 +7,8 @@
 use spec::{AttentionArgs, layout::MmaLayout};
 
 use crate::attention::{
-    Loader, Partials, RowState, Scale, Span, Work, complete, copy_tile, finish_scores, merge, pack_operand, rescale,
-    softmax, store_output,
+    Features, FragmentScores, LOGITS_LOG2, Loader, Operand, Partials, RowState, Scale, Span, Work, complete, copy_tile,
+    finish_scores, merge, pack_operand, rescale, softmax, store_output,
 };
 use crate::gpu::{
     CacheHint, Element, Shared, any_lane, commit, load_matrices, load_matrices_transposed, overlap_grids, sync_block,
@@ -18,6 +18,8 @@ use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
 
 /// The family's genes for one entry point; see [`spec::Gene`].
 pub trait Genes {
+    /// What the entry point can do beyond the plain problem.
+    type Features: Features;
     /// Columns of Q and K.
     const HEAD_DIM_QK: u32;
     /// Columns of V and O.
@@ -68,13 +70,18 @@ type Accumulator<const R: usize, const N: usize> = [[[f32; 4]; N]; R];
 #[inline(always)]
 pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const KV8: usize, const V8: usize>(
     args: &AttentionArgs,
+    more: &<G::Features as Features>::Args,
 ) {
     let thread = thread_index();
     let lane = Lane::of(thread);
     let group = thread / G::GROUP_THREADS;
     let first_warp_row = thread % G::GROUP_THREADS / 32 * (R as u32 * 16);
-    let work = Work::of_this_block(args, G::TILE_Q);
-    let scale = Scale::new(args.scale_log2);
+    let features = G::Features::of_this_block(args, more, G::TILE_Q);
+    let work = features.work(args, G::TILE_Q);
+    if G::Features::ON && work.rows == 0 {
+        return;
+    }
+    let scale = Scale::new(if G::Features::ON { LOGITS_LOG2 } else { args.scale_log2 });
 
     let shared = Shared::base();
     let q = SharedTile::new(shared, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0);
@@ -88,7 +95,7 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
         Span { first: work.first_row, end: work.first_row + work.rows, rows: G::TILE_Q, row_bytes: G::HEAD_DIM_QK * 2 };
     copy_tile(q, &work.q, rows, CacheHint::None, block);
     commit();
-    ring.fill();
+    ring.fill(features);
     // Q is the oldest group of copies; every thread of the block brought some of it.
     wait(2 * G::AHEAD);
     sync_block();
@@ -102,11 +109,12 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
         }
     }
 
-    let mut states = [[RowState::EMPTY; 2]; R];
+    let start = if G::Features::ON { features.start(group == 0 && lane.leads_row()) } else { RowState::EMPTY };
+    let mut states = [[start; 2]; R];
     let mut output: Accumulator<R, V8> = [[[0.0; 4]; V8]; R];
     let mut step = 0;
     while step < ring.steps {
-        let k = ring.next_k(step);
+        let k = ring.next_k(step, features);
         let mut scores: Accumulator<R, KV8> = [[[0.0; 4]; KV8]; R];
         let mut k16 = 0;
         while k16 < QK16 {
@@ -119,8 +127,12 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
         let first_key = ring.first_key(step);
         let mut r = 0;
         while r < R {
-            let rows = work.first_row + first_warp_row + r as u32 * 16;
-            finish_scores(&mut scores[r], &scale, &work.mask, rows, first_key, lane);
+            let first_row = work.first_row + first_warp_row + r as u32 * 16;
+            if G::Features::ON {
+                features.finish::<E>(&mut FragmentScores { scores: &mut scores[r], first_row, first_key, lane }, &work);
+            } else {
+                finish_scores(&mut scores[r], &scale, &work.mask, first_row, first_key, lane);
+            }
             let corrections = softmax(&mut scores[r], &mut states[r], &scale, G::EXP_POLY);
             if !G::LAZY_RESCALE || any_lane(corrections != [1.0; 2]) {
                 rescale(&mut output[r], corrections);
@@ -175,26 +187,36 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// Starts the copies of a step; beyond the last step the groups of copies are empty, so that counting them goes on.
     #[inline(always)]
-    fn copy(&self, step: u32) {
+    fn copy(&self, step: u32, features: G::Features) {
         let stage = step % G::STAGES * G::LAYOUT.stage;
         let span =
             |head_dim| Span { first: self.first_key(step), end: self.keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
         if step < self.steps {
-            copy_tile(self.k.at(stage), &self.work.k, span(G::HEAD_DIM_QK), G::CACHE_HINT, self.loader);
+            let (tile, span) = (self.k.at(stage), span(G::HEAD_DIM_QK));
+            if G::Features::ON {
+                copy_tile(tile, &features.source(self.work, Operand::K), span, G::CACHE_HINT, self.loader);
+            } else {
+                copy_tile(tile, &self.work.k, span, G::CACHE_HINT, self.loader);
+            }
         }
         commit();
         if step < self.steps {
-            copy_tile(self.v.at(stage), &self.work.v, span(G::HEAD_DIM_V), G::CACHE_HINT, self.loader);
+            let (tile, span) = (self.v.at(stage), span(G::HEAD_DIM_V));
+            if G::Features::ON {
+                copy_tile(tile, &features.source(self.work, Operand::V), span, G::CACHE_HINT, self.loader);
+            } else {
+                copy_tile(tile, &self.work.v, span, G::CACHE_HINT, self.loader);
+            }
         }
         commit();
     }
 
     /// Starts the copies of the first steps.
     #[inline(always)]
-    fn fill(&mut self) {
+    fn fill(&mut self, features: G::Features) {
         let mut step = 0;
         while step < G::AHEAD {
-            self.copy(step);
+            self.copy(step, features);
             step += 1;
         }
     }
@@ -206,12 +228,12 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// Waits for a step's K and starts the copies of the step that takes the oldest stage.
     #[inline(always)]
-    fn next_k(&mut self, step: u32) -> SharedTile {
+    fn next_k(&mut self, step: u32, features: G::Features) -> SharedTile {
         if G::STAGES == 1 {
             if step > 0 {
                 // The only stage is free once all warps are past the step before.
                 self.sync();
-                self.copy(step);
+                self.copy(step, features);
             }
             wait(1);
             self.sync();
@@ -219,7 +241,7 @@ impl<'a, G: Genes> Ring<'a, G> {
             wait(2 * G::STAGES - 3);
             // Also says that all warps are past the step before, whose stage the next copies take.
             self.sync();
-            self.copy(step + G::STAGES - 1);
+            self.copy(step + G::STAGES - 1, features);
         }
         self.k.at(step % G::STAGES * G::LAYOUT.stage)
     }

@@ -3,14 +3,18 @@
 //! A block holds one query tile. `ROW_LANES` neighbouring lanes share a row: each has every `ROW_LANES`-th key of its
 //! scores and every `ROW_LANES`-th pair of columns of its output. Probabilities cross lanes through shared memory.
 
+use core::marker::PhantomData;
+
 use spec::{AttentionArgs, layout::TiledLayout};
 
-use crate::attention::{Loader, RowState, Scale, Span, Work, exponential, load_tile};
+use crate::attention::{Features, LOGITS_LOG2, Loader, Operand, RowState, Scale, Scores, Span, exponential, load_tile};
 use crate::gpu::{Element, Shared, fma, shuffle_xor, sync_block, sync_warp, thread_index};
 use crate::tile::SharedTile;
 
 /// The family's genes for one entry point; see [`spec::Gene`].
 pub trait Genes {
+    /// What the entry point can do beyond the plain problem.
+    type Features: Features;
     /// Columns of Q and K.
     const HEAD_DIM_QK: u32;
     /// Columns of V and O.
@@ -36,7 +40,10 @@ pub trait Genes {
 
 /// One block's attention. `ROWS` rows, `KEYS` scores of each and `PAIRS` pairs of its columns belong to a thread.
 #[inline(always)]
-pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAIRS: usize>(args: &AttentionArgs) {
+pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAIRS: usize>(
+    args: &AttentionArgs,
+    more: &<G::Features as Features>::Args,
+) {
     let thread = thread_index();
     let loader = Loader { thread, threads: 32 * G::WARPS };
     let row_groups = loader.threads / G::ROW_LANES;
@@ -50,9 +57,13 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
     let v = SharedTile::new(shared.at(G::LAYOUT.v), G::LAYOUT.v_pitch, false);
     let p = |row: u32, key: u32| shared.at(G::LAYOUT.p + (row * G::TILE_KV + key) * 4);
 
-    let work = Work::of_this_block(args, G::TILE_Q);
-    let scale = Scale::new(args.scale_log2);
-    let mut states = [RowState::EMPTY; ROWS];
+    let features = G::Features::of_this_block(args, more, G::TILE_Q);
+    let work = features.work(args, G::TILE_Q);
+    if G::Features::ON && work.rows == 0 {
+        return;
+    }
+    let scale = Scale::new(if G::Features::ON { LOGITS_LOG2 } else { args.scale_log2 });
+    let mut states = [if G::Features::ON { features.start(lane == 0) } else { RowState::EMPTY }; ROWS];
     let mut output = [[[0.0f32; 2]; PAIRS]; ROWS];
 
     let rows =
@@ -63,13 +74,32 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
     while first_key < keys {
         sync_block();
         let span = |head_dim| Span { first: first_key, end: keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
-        load_tile(k, &work.k, span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
-        load_tile(v, &work.v, span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
+        if G::Features::ON {
+            load_tile(k, &features.source(&work, Operand::K), span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
+            load_tile(v, &features.source(&work, Operand::V), span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
+        } else {
+            load_tile(k, &work.k, span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
+            load_tile(v, &work.v, span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
+        }
         sync_block();
 
         let mut scores = scores::<E, G, ROWS, KEYS>(q, k, row_of, key_of);
         let end = first_key + G::TILE_KV;
         let masked = work.mask.hides_any(work.first_row, end);
+        if G::Features::ON {
+            let scores = &mut scores;
+            features.finish::<E>(
+                &mut TileScores::<G, _, _, _, _> {
+                    scores,
+                    first_row: work.first_row,
+                    first_key,
+                    row_of,
+                    key_of,
+                    genes: PhantomData,
+                },
+                &work,
+            );
+        }
         let mut i = 0;
         while i < ROWS {
             let row = row_of(i);
@@ -77,11 +107,13 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
             let mut tile_max = f32::NEG_INFINITY;
             let mut j = 0;
             while j < KEYS {
-                if scale.turns() {
-                    scores[i][j] = scale.turn(scores[i][j]);
-                }
-                if masked && first_key + key_of(j) >= visible {
-                    scores[i][j] = f32::NEG_INFINITY;
+                if !G::Features::ON {
+                    if scale.turns() {
+                        scores[i][j] = scale.turn(scores[i][j]);
+                    }
+                    if masked && first_key + key_of(j) >= visible {
+                        scores[i][j] = f32::NEG_INFINITY;
+                    }
                 }
                 tile_max = tile_max.max(scores[i][j]);
                 j += 1;
@@ -150,6 +182,44 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
             work.store_lse(row, state.lse(&scale));
         }
         i += 1;
+    }
+}
+
+/// This thread's scores of a tile.
+struct TileScores<'a, G, const ROWS: usize, const KEYS: usize, R, K> {
+    scores: &'a mut [[f32; KEYS]; ROWS],
+    first_row: u32,
+    first_key: u32,
+    row_of: R,
+    key_of: K,
+    genes: PhantomData<G>,
+}
+
+impl<G: Genes, const ROWS: usize, const KEYS: usize, R: Fn(usize) -> u32, K: Fn(usize) -> u32> Scores
+    for TileScores<'_, G, ROWS, KEYS, R, K>
+{
+    #[inline(always)]
+    fn rows(&self) -> [u32; 2] {
+        [self.first_row, self.first_row + G::TILE_Q]
+    }
+
+    #[inline(always)]
+    fn keys(&self) -> [u32; 2] {
+        [self.first_key, self.first_key + G::TILE_KV]
+    }
+
+    #[inline(always)]
+    fn map(&mut self, f: impl Fn(f32, u32, u32) -> f32) {
+        let mut i = 0;
+        while i < ROWS {
+            let row = self.first_row + (self.row_of)(i);
+            let mut j = 0;
+            while j < KEYS {
+                self.scores[i][j] = f(self.scores[i][j], row, self.first_key + (self.key_of)(j));
+                j += 1;
+            }
+            i += 1;
+        }
     }
 }
 

@@ -35,6 +35,20 @@ impl Global {
         self.0
     }
 
+    /// Loads a byte that no one writes during the launch.
+    #[inline(always)]
+    pub fn load_u8(self) -> u8 {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let value: u16;
+            // SAFETY: as for `load_u16`.
+            unsafe { asm!("ld.global.nc.u8 {0}, [{1}];", out(reg16) value, in(reg64) self.0, options(nostack)) };
+            value as u8
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        u8::from_le_bytes(simt::load_global(self.0))
+    }
+
     /// Loads 2 bytes that no one writes during the launch.
     #[inline(always)]
     pub fn load_u16(self) -> u16 {
@@ -61,6 +75,12 @@ impl Global {
         }
         #[cfg(not(target_arch = "nvptx64"))]
         u32::from_le_bytes(simt::load_global(self.0))
+    }
+
+    /// Loads one fp32 that no one writes during the launch.
+    #[inline(always)]
+    pub fn load_f32(self) -> f32 {
+        f32::from_bits(self.load_u32())
     }
 
     /// Loads 8 bytes that no one writes during the launch.

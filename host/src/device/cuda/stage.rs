@@ -3,6 +3,7 @@
 //! Tensors come with their guard zones: whoever reads beside one gets NaN, whoever writes there is found out.
 
 use bytemuck::Pod;
+use spec::{Extra, ExtraAddresses};
 
 use crate::attention::{Addresses, Arguments, Attention, AttentionError};
 use crate::cases::{GUARD, Tensor, Tensors};
@@ -15,6 +16,7 @@ use crate::oracle::Outputs;
 pub(super) struct Inputs<'a> {
     host: &'a Tensors,
     device: [Buffer; 3],
+    extras: Vec<(Extra, Buffer)>,
 }
 
 impl<'a> Inputs<'a> {
@@ -22,18 +24,34 @@ impl<'a> Inputs<'a> {
     pub(super) fn new(gpu: &Gpu, host: &'a Tensors) -> Result<Self, DriverError> {
         let load = |tensor: &Tensor| Buffer::of(gpu, tensor.storage.whole());
         let device = [load(&host.q)?, load(&host.k)?, load(&host.v)?];
-        Ok(Self { host, device })
+        let extras = host.extras.all().map(|(extra, array)| Ok((extra, Buffer::of(gpu, array.memory.whole())?)));
+        Ok(Self { host, device, extras: extras.collect::<Result<_, DriverError>>()? })
+    }
+
+    /// The addresses of what features read.
+    fn extras(&self) -> ExtraAddresses {
+        let mut addresses = ExtraAddresses::default();
+        for ((extra, array), (_, buffer)) in self.host.extras.all().zip(&self.extras) {
+            addresses.0[extra as usize] = inner::<u8>(buffer) + array.lead as u64;
+        }
+        addresses
     }
 
     /// What a kernel changed in them, guard zones included; `None` if nothing.
     pub(super) fn change(&self) -> Result<Option<String>, DriverError> {
-        let Tensors { q, k, v } = self.host;
+        let Tensors { q, k, v, extras } = self.host;
         for ((name, tensor), device) in [("Q", q), ("K", k), ("V", v)].into_iter().zip(&self.device) {
             let expected = tensor.storage.whole();
             let found: Vec<u16> = device.download(0, expected.len())?;
             if let Some(at) = found.iter().zip(expected).position(|(found, expected)| found != expected) {
                 let at = at as i64 - GUARD as i64;
                 return Ok(Some(format!("it changed its input {name}, first at element {at} of its memory")));
+            }
+        }
+        for ((extra, array), (_, buffer)) in extras.all().zip(&self.extras) {
+            let expected = array.memory.whole();
+            if buffer.download::<u8>(0, expected.len())? != expected {
+                return Ok(Some(format!("it changed {}", extra.name())));
             }
         }
         Ok(None)
@@ -58,7 +76,8 @@ impl<'a> Stage<'a> {
         let o = Buffer::of(gpu, unwritten.o.storage.whole())?;
         let lse = Buffer::of(gpu, unwritten.lse.whole())?;
         let [q, k, v] = inputs.device.each_ref().map(inner::<u16>);
-        let arguments = plan.arguments(&Addresses { q, k, v, o: inner::<u16>(&o), lse: inner::<u32>(&lse) })?;
+        let addresses = Addresses { q, k, v, o: inner::<u16>(&o), lse: inner::<u32>(&lse) };
+        let arguments = plan.arguments_with(&addresses, &inputs.extras())?;
         Ok(Self { plan, inputs, arguments, unwritten, o, lse })
     }
 

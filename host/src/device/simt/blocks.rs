@@ -5,6 +5,7 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use spec::{LaunchGeometry, Problem};
 
+use crate::cases::{Extras, Sequence};
 use crate::oracle::Row;
 
 /// All blocks if there are no more than `count`, else a seeded sample of so many, but at least one. In order.
@@ -21,7 +22,13 @@ pub(super) fn sample(blocks: u32, count: u64, seed: u64) -> Vec<u32> {
 }
 
 /// The rows that blocks write, in order.
-pub(super) fn rows(problem: &Problem, geometry: &LaunchGeometry, tile_q: u32, blocks: &[u32]) -> Vec<Row> {
+pub(super) fn rows(
+    problem: &Problem,
+    extras: &Extras,
+    geometry: &LaunchGeometry,
+    tile_q: u32,
+    blocks: &[u32],
+) -> Vec<Row> {
     let heads = problem.batch * problem.heads_q;
     let tiles = geometry.tiles_q * heads;
     // Fewer blocks than query tiles: each takes every so many-th.
@@ -39,8 +46,10 @@ pub(super) fn rows(problem: &Problem, geometry: &LaunchGeometry, tile_q: u32, bl
             let tile = geometry.walk.tile(in_group / group, geometry.tiles_q);
             let head_total = first_head + in_group % group;
             let (batch, head) = (head_total / problem.heads_q, head_total % problem.heads_q);
+            let Sequence { first_row, rows, .. } = extras.sequence(problem, batch);
             let first = tile * tile_q;
-            (first..(first + tile_q).min(problem.seqlen_q)).map(move |row| Row { batch, head, row })
+            let batch = if problem.features.packed_q.is_some() { 0 } else { batch };
+            (first..(first + tile_q).min(rows)).map(move |row| Row { batch, head, row: first_row + row })
         })
         .collect();
     rows.sort_unstable();
@@ -68,8 +77,12 @@ mod tests {
                 l2_window: false,
                 boxes: None,
             };
-            assert_eq!(rows(&problem, &geometry, 16, &sample(18, 18, 0)), Row::all(&problem), "{order:?}");
-            let last_tile = rows(&problem, &geometry, 16, &[17]);
+            assert_eq!(
+                rows(&problem, &Extras::default(), &geometry, 16, &sample(18, 18, 0)),
+                Row::all(&problem),
+                "{order:?}"
+            );
+            let last_tile = rows(&problem, &Extras::default(), &geometry, 16, &[17]);
             let reversed =
                 matches!(order, BlockOrder::LongestFirst | BlockOrder::GroupsLongestFirst | BlockOrder::Folded);
             assert_eq!(last_tile.len(), if reversed { 16 } else { 5 });

@@ -82,7 +82,7 @@ impl Simt {
         let seed = case.inputs.seed;
         let clusters = kernel.sample(WORK / kernel.work_per_cluster(), seed);
         let (outputs, _) = kernel.launch(&tensors, &clusters, seed)?;
-        let reference = Reference::of(&case.problem, &tensors, &kernel.rows(&clusters));
+        let reference = Reference::of(&case.problem, &tensors, &kernel.rows(&tensors, &clusters));
         let correctness = judge(case, &reference, &outputs)?;
         let (again, _) = kernel.launch_over(outputs.negated(), &tensors, &clusters, seed + 1)?;
         same_again(&outputs, &again, "the outputs depend on the order in which warps run")

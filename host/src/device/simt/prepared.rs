@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use simt::{Blocks, Buffer, CallError, Class, Entry, Launch, Stats, address_of};
-use spec::{AttentionArgs, BlockWalk, Gene, Kernel, LaunchGeometry, PlainMap, Problem, Strides, TensorMaps, Variant};
+use spec::{
+    AttentionArgs, BlockWalk, ExtraAddresses, FeatureArgs, Gene, Kernel, LaunchGeometry, MatrixStrides, PlainMap,
+    Problem, Strides, TensorMaps, Variant,
+};
 
 use super::blocks;
 use crate::cases::Tensors;
@@ -46,8 +49,8 @@ impl Prepared {
     }
 
     /// The rows that these clusters write, in order.
-    pub(super) fn rows(&self, clusters: &[u32]) -> Vec<Row> {
-        blocks::rows(&self.problem, &self.geometry, self.tile_q, clusters)
+    pub(super) fn rows(&self, tensors: &Tensors, clusters: &[u32]) -> Vec<Row> {
+        blocks::rows(&self.problem, &tensors.extras, &self.geometry, self.tile_q, clusters)
     }
 
     fn clusters(&self) -> u32 {
@@ -68,13 +71,18 @@ impl Prepared {
         seed: u64,
     ) -> Result<(Outputs, Stats), Failure> {
         outputs.partial = clusters.len() < self.clusters() as usize;
-        let mut buffers = [
+        let mut buffers = vec![
             Buffer::read("Q", bytemuck::cast_slice(tensors.q.storage.inner())),
             Buffer::read("K", bytemuck::cast_slice(tensors.k.storage.inner())),
             Buffer::read("V", bytemuck::cast_slice(tensors.v.storage.inner())),
             Buffer::write("O", bytemuck::cast_slice_mut(outputs.o.storage.inner_mut())),
             Buffer::write("LSE", bytemuck::cast_slice_mut(outputs.lse.inner_mut())),
         ];
+        let mut extras = ExtraAddresses::default();
+        for (extra, array) in tensors.extras.all() {
+            extras.0[extra as usize] = address_of(buffers.len()) + array.lead as u64;
+            buffers.push(Buffer::read(extra.name(), array.memory.inner()));
+        }
         let launch = Launch {
             cluster: self.cluster,
             shared_bytes: self.geometry.shared_bytes,
@@ -88,6 +96,9 @@ impl Prepared {
         if let Some(maps) = PlainMap::of(&self.geometry, &self.problem, [0, 1, 2].map(address_of)) {
             let TensorMaps(maps) = TensorMaps::plain(maps);
             maps.as_flattened().iter().for_each(|word| arguments.extend(word.to_ne_bytes()));
+        }
+        if let Some(features) = FeatureArgs::of(&self.problem, &extras) {
+            arguments.extend(feature_bytes(&features));
         }
         let begun = Instant::now();
         let stats = self.entry.call(&launch, &mut buffers, &arguments).map_err(|error| failure(error, begun))?;
@@ -141,9 +152,41 @@ fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
     bytes
 }
 
+/// The bytes of the second argument of kernels with features.
+fn feature_bytes(args: &FeatureArgs) -> Vec<u8> {
+    let FeatureArgs {
+        extras: ExtraAddresses(extras),
+        bias,
+        mask,
+        page_k,
+        page_v,
+        left,
+        right,
+        bottom_right,
+        wide_bias,
+        scale,
+        softcap,
+        packed_q,
+        page_size,
+        page_columns,
+        rest,
+    } = *args;
+    let mut bytes = vec![];
+    extras.iter().for_each(|address| bytes.extend(address.to_ne_bytes()));
+    for MatrixStrides { batch, head, row } in [bias, mask] {
+        [batch, head, row].iter().for_each(|stride| bytes.extend(stride.to_ne_bytes()));
+    }
+    [page_k, page_v].iter().for_each(|stride| bytes.extend(stride.to_ne_bytes()));
+    [left, right].iter().for_each(|keys| bytes.extend(keys.to_ne_bytes()));
+    [bottom_right, wide_bias].iter().for_each(|flag| bytes.extend(flag.to_ne_bytes()));
+    [scale, softcap].iter().for_each(|factor| bytes.extend(factor.to_ne_bytes()));
+    [packed_q, page_size, page_columns, rest].iter().for_each(|count| bytes.extend(count.to_ne_bytes()));
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
-    use spec::BlockOrder;
+    use spec::{Bias, BlockOrder, Features, Pages, Window};
 
     use super::*;
 
@@ -165,6 +208,23 @@ mod tests {
         assert_eq!(bytes.len(), size_of::<AttentionArgs>());
         // SAFETY: as many bytes as the type has, and any bytes make its numbers.
         let back = unsafe { bytes.as_ptr().cast::<AttentionArgs>().read_unaligned() };
+        assert_eq!(back, args);
+        let strides = |row| MatrixStrides { batch: 8, head: 9, row };
+        let features = Features {
+            window: Window { left: Some(7), right: None },
+            softcap: Some(30.0),
+            bias: Some(Bias { wide: true, strides: strides(10) }),
+            mask: Some(strides(11)),
+            packed_q: Some(3),
+            pages: Some(Pages { count: 5, size: 256, columns: 4 }),
+            ..Features::NONE
+        };
+        let extras = ExtraAddresses([1, 2, 3, 4, 5, 6, 7, 8]);
+        let args = FeatureArgs::of(&Problem { features, ..problem }, &extras).unwrap();
+        let bytes = feature_bytes(&args);
+        assert_eq!(bytes.len(), size_of::<FeatureArgs>());
+        // SAFETY: as above.
+        let back = unsafe { bytes.as_ptr().cast::<FeatureArgs>().read_unaligned() };
         assert_eq!(back, args);
     }
 }
