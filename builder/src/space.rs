@@ -3,7 +3,7 @@
 use rand::SeedableRng;
 use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
-use spec::{DeviceLimits, Dtype, Family, Kernel, Problem, Variant, legal};
+use spec::{Align, DeviceLimits, Dtype, Family, Features, Kernel, Mask, Problem, Variant, legal};
 
 /// All variants of a family that a problem and a GPU allow, in the order of their gene values.
 pub fn variants(problem: &Problem, family: Family, limits: &DeviceLimits) -> impl Iterator<Item = Variant> {
@@ -26,6 +26,9 @@ pub fn sample<T: Ord>(items: impl IntoIterator<Item = T>, count: usize, seed: u6
     drawn
 }
 
+/// The head_dims that models have: for these, problems with features have defaults too.
+const FEATURED: [u32; 5] = [64, 80, 96, 128, 256];
+
 /// The kernels that a problem which nobody measured falls back to, for every head_dim and dtype: for long and for short
 /// sequences, for few queries and for K and V that several batch entries share the one that should be fastest, and the one
 /// that fits any strides.
@@ -36,9 +39,21 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         let long = Problem::new(2, 32, 8192, head_dim, dtype);
         let mut shared = long;
         (shared.strides.k.batch, shared.strides.v.batch) = (0, 0);
-        for problem in [long, shared, Problem::new(1, 8, 512, head_dim, dtype), long.with_seqlens(1, 8192)] {
+        let causal = long.with_mask(Mask::Causal(Align::BottomRight));
+        let short = Problem::new(1, 8, 512, head_dim, dtype);
+        // Blocks of 64 rows, of 128 and few steps, and of 128 under a mask.
+        let between = [Problem::new(1, 8, 1024, head_dim, dtype), Problem::new(32, 16, 512, head_dim, dtype), causal];
+        for problem in [long, shared, short, long.with_seqlens(1, 8192)].into_iter().chain(between) {
             let variants: Vec<_> = spec::defaults(&problem, limits).collect();
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
+        }
+        if FEATURED.contains(&head_dim) {
+            for problem in [long, long.with_seqlens(1, 8192)] {
+                let problem = Problem { features: Features { sinks: true, ..Features::NONE }, ..problem };
+                let variants: Vec<_> = spec::defaults(&problem, limits).collect();
+                let both = variants.first().into_iter().chain(variants.last());
+                kernels.extend(both.map(|variant| variant.kernel(&problem)));
+            }
         }
     }
     kernels.sort_unstable();
@@ -83,6 +98,23 @@ mod tests {
         let kernels = kernels(&problem, Family::Tiled, &limits);
         let orders = Family::Tiled.domains().iter().find(|d| d.gene == Gene::BlockOrder).unwrap().values.len();
         assert_eq!(kernels.len() * orders, variants.len(), "launch genes need no kernels of their own");
+    }
+
+    #[test]
+    fn what_must_become_large_is_left_to_the_special_function_unit() {
+        let lazy = |variant: &Variant| variant.get(Gene::LazyRescale) == Some(2);
+        let all: Vec<_> = variants(&Problem::SEED, Family::Wgmma, &DeviceLimits::H100).filter(lazy).collect();
+        assert!(!all.is_empty() && all.iter().all(|variant| variant.get(Gene::ExpPoly) == Some(0)));
+    }
+
+    #[test]
+    fn featured_problems_of_models_have_defaults() {
+        let limits = DeviceLimits::H100;
+        let kernels = defaults(&limits);
+        let features = Features { softcap: Some(30.0), ..Features::NONE };
+        let problem = Problem { features, ..Problem::new(4, 32, 4096, 128, Dtype::Bf16) };
+        let first = spec::defaults(&problem, &limits).next().unwrap();
+        assert!(kernels.contains(&first.kernel(&problem)), "{first}");
     }
 
     #[test]

@@ -89,7 +89,7 @@ const KERNELS: [(&str, &str, u32, Dtype); 17] = [
     ),
     (
         "wgmma-64-bf16",
-        "wgmma:tile_q=128,tile_kv=96,kv_split=1,cluster=1,stages=3,exp_poly=4,overlap=1,ping_pong=1,lazy_rescale=2,block_order=4,persistent=1,early_launch=1",
+        "wgmma:tile_q=128,tile_kv=96,kv_split=1,cluster=1,stages=3,exp_poly=4,overlap=1,ping_pong=1,lazy_rescale=1,block_order=4,persistent=1,early_launch=1",
         64,
         Dtype::Bf16,
     ),
@@ -101,7 +101,7 @@ const KERNELS: [(&str, &str, u32, Dtype); 17] = [
     ),
     (
         "wgmma-128-bf16",
-        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=2,overlap=1,ping_pong=0,lazy_rescale=0,block_order=0,persistent=1,l2_window=1",
+        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=4,exp_poly=0,overlap=1,ping_pong=1,lazy_rescale=2,block_order=4,persistent=1,l2_window=1",
         128,
         Dtype::Bf16,
     ),

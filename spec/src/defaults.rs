@@ -64,10 +64,8 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
         (Gene::Overlap, 1),
         (Gene::LazyRescale, 2),
         (Gene::Persistent, u16::from(persistent)),
-        (
-            Gene::EarlyLaunch,
-            u16::from(limits.sm.launches_early() && tiles(problem, tile_q.into()) < 2 * multiprocessors),
-        ),
+        // Only where a launch is short.
+        (Gene::EarlyLaunch, u16::from(tile_q == 64 && limits.sm.launches_early())),
     ];
     variant(Family::Wgmma, &genes)
 }

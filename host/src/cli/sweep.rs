@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rand::{SeedableRng, seq::IndexedRandom};
+use rand::{
+    SeedableRng,
+    seq::{IndexedRandom, SliceRandom},
+};
 use rand_chacha::ChaCha8Rng;
 use spec::{Family, Problem, Variant};
 
@@ -127,6 +130,8 @@ fn part(space: &Space, family: Option<Family>, sample: Option<usize>, seed: u64)
             }
         }
     }
+    // What is measured when the time is up should be a fair share of everything.
+    variants.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     (variants, words.join(", "))
 }
 
