@@ -62,7 +62,7 @@ mod tests {
         let catalog = catalog().unwrap();
         for sm in Sm::ALL {
             for head_dim in (8..=256).step_by(8) {
-                for (seqlen, dtype) in [(128, Dtype::Bf16), (8192, Dtype::Bf16), (8192, Dtype::F16)] {
+                for (seqlen, dtype) in [(1, Dtype::F16), (128, Dtype::Bf16), (8192, Dtype::Bf16), (8192, Dtype::F16)] {
                     let problem = Problem::new(1, 16, seqlen, head_dim, dtype);
                     let chosen = choose(&catalog, "untuned", &DeviceLimits::of(sm), None, &problem).unwrap();
                     let said = format!("{problem} on {sm}: {}, {}", chosen.variant, chosen.choice);
