@@ -10,13 +10,13 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use host::attention::{Addresses, Attention, AttentionError};
-use host::driver::{DriverError, Gpu, Stream};
+use host::attention::{Addresses, Attention, AttentionError, Extras};
+use host::driver::{Buffer, DriverError, Gpu, Stream};
 use host::shipped;
 use host::tensor::{Element, Layout, Tensor};
 use libloading::Library;
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{AttentionArgs, Dtype, Family, Problem, Strides, Variant};
+use spec::{AttentionArgs, Dtype, Extra, Family, Features, Problem, Strides, Variant};
 
 /// Set where the recording driver is the driver.
 const WITH_DRIVER: &str = "EVOATTN_TEST_RECORDER";
@@ -66,6 +66,7 @@ const TESTS: &[(&str, Test)] = &[
     ("threads_share_a_plan", threads_share_a_plan),
     ("what_belongs_to_another_gpu_is_refused", what_belongs_to_another_gpu_is_refused),
     ("a_bad_request_launches_nothing", a_bad_request_launches_nothing),
+    ("what_features_read_is_asked_for", what_features_read_is_asked_for),
     ("a_failed_launch_is_told", a_failed_launch_is_told),
     ("a_plan_explains_itself", a_plan_explains_itself),
 ];
@@ -305,6 +306,34 @@ fn a_bad_request_launches_nothing() -> Outcome {
     let refused = plan.launch(&stream, [&q, &k, &v], &mut short, None);
     ensure(matches!(refused, Err(AttentionError::Layout { tensor: "O", .. })), || format!("{refused:?}"))?;
     ensure(recorded()[0] == before[0], || "something was launched".into())
+}
+
+fn what_features_read_is_asked_for() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let features = Features { sinks: true, ..Features::NONE };
+    let problem = Problem { features, ..Problem::new(2, 32, 1024, 64, Dtype::F16) };
+    let (plan, stream) = (plan(&gpu, &problem)?, Stream::new(&gpu)?);
+    let layouts = plan.layouts();
+    let [q, k, v, o] = [layouts.q, layouts.k, layouts.v, layouts.o].map(|layout| Tensor::new(&gpu, layout));
+    let (q, k, v, mut o) = (q?, k?, v?, o?);
+    let [sinks, few, slopes] = [32, 31, 32].map(|heads| Buffer::new(&gpu, heads * size_of::<f32>()));
+    let (sinks, few, slopes, elsewhere) = (sinks?, few?, slopes?, Buffer::new(&Gpu::open(1)?, 128)?);
+    let before = recorded()[0];
+    let none = Extras::default();
+    for (extras, expected) in [
+        (none, "the sinks are missing"),
+        (none.with(Extra::Sinks, &few), "the sinks have 124 B; at least 128 B are needed"),
+        (none.with(Extra::Sinks, &sinks).with(Extra::Slopes, &slopes), "the slopes were given, but"),
+        (none.with(Extra::Sinks, &elsewhere), "of another GPU than the plan: the sinks"),
+    ] {
+        let refused = plan.launch_with(&stream, [&q, &k, &v], &mut o, None, &extras);
+        let line = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure(line.contains(expected) && !line.contains('\n'), || line)?;
+    }
+    ensure(plan.launch(&stream, [&q, &k, &v], &mut o, None).is_err(), || "launched without its sinks".into())?;
+    ensure(recorded()[0] == before, || "something was launched".into())?;
+    plan.launch_with(&stream, [&q, &k, &v], &mut o, None, &none.with(Extra::Sinks, &sinks))?;
+    ensure(recorded()[0] == before + 1, || "nothing was launched".into())
 }
 
 fn a_failed_launch_is_told() -> Outcome {

@@ -100,8 +100,34 @@ pub enum AttentionError {
         /// What it should be.
         expected: Layout,
     },
+    /// An array that a feature of the problem reads was not given.
+    #[error("{what} are missing: {problem} needs them; give them to `Attention::launch_with`")]
+    Missing {
+        /// The array.
+        what: &'static str,
+        /// The problem.
+        problem: Box<Problem>,
+    },
+    /// An array was given that the problem does not read.
+    #[error("{what} were given, but {problem} has none")]
+    Unasked {
+        /// The array.
+        what: &'static str,
+        /// The problem.
+        problem: Box<Problem>,
+    },
+    /// An array is too small for the problem.
+    #[error("{what} have {found} B; at least {needed} B are needed")]
+    Short {
+        /// The array.
+        what: &'static str,
+        /// Its size in bytes.
+        found: u64,
+        /// What a kernel may read, in bytes.
+        needed: u64,
+    },
     /// A stream or tensor belongs to another GPU than the plan.
-    #[error("{what} is on {gpu}, the plan on {plan}")]
+    #[error("of another GPU than the plan: {what}, on {gpu}; the plan is on {plan}")]
     OtherGpu {
         /// The stream or tensor.
         what: &'static str,

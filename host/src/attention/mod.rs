@@ -5,6 +5,7 @@
 //! beside other libraries.
 
 mod error;
+mod extras;
 mod kernels;
 mod layouts;
 mod window;
@@ -19,6 +20,7 @@ use spec::{
 };
 
 pub use self::error::AttentionError;
+pub use self::extras::Extras;
 pub use self::kernels::Kernels;
 pub use self::layouts::{Layouts, problem};
 use self::window::window;
@@ -70,7 +72,15 @@ pub struct Attention {
     layouts: Layouts,
     function: Function,
     /// Of the last launch: most callers use the same tensors again, and tensor maps take the driver a while.
-    last: Arc<Mutex<Option<(Addresses, Arguments)>>>,
+    last: Arc<Mutex<Option<Last>>>,
+}
+
+/// A launch that was.
+#[derive(Debug)]
+struct Last {
+    addresses: Addresses,
+    extras: ExtraAddresses,
+    arguments: Arguments,
 }
 
 impl Attention {
@@ -153,13 +163,25 @@ impl Attention {
         Ok(plan)
     }
 
-    /// Queues O = attention(Q, K, V), and its LSE if wanted.
+    /// Queues O = attention(Q, K, V), and its LSE if wanted, of a problem whose features need no arrays.
     pub fn launch(
+        &self,
+        stream: &Stream,
+        inputs: [&Tensor; 3],
+        o: &mut Tensor,
+        lse: Option<&mut Tensor>,
+    ) -> Result<(), AttentionError> {
+        self.launch_with(stream, inputs, o, lse, &Extras::default())
+    }
+
+    /// Like [`Attention::launch`], with what the problem's features read.
+    pub fn launch_with(
         &self,
         stream: &Stream,
         [q, k, v]: [&Tensor; 3],
         o: &mut Tensor,
         lse: Option<&mut Tensor>,
+        extras: &Extras<'_>,
     ) -> Result<(), AttentionError> {
         let Layouts { q: in_q, k: in_k, v: in_v, o: in_o, lse: in_lse } = self.layouts;
         let tensors = [("Q", q, in_q), ("K", k, in_k), ("V", v, in_v), ("O", o, in_o)];
@@ -171,8 +193,12 @@ impl Attention {
         }
         let lse = lse.map_or(0, |lse| lse.address());
         let addresses = Addresses { q: q.address(), k: k.address(), v: v.address(), o: o.address(), lse };
-        // SAFETY: the tensors are on this GPU and laid out as the problem says. Freeing one waits for the work queued before.
-        unsafe { self.launch_at(stream, &addresses) }
+        for extra in Extra::ALL {
+            extras.get(extra).map_or(Ok(()), |array| self.check_gpu(extra.name(), array.gpu()))?;
+        }
+        let extras = extras.addresses(&self.problem)?;
+        // SAFETY: all arrays are on this GPU and laid out as the problem says. Freeing one waits for the work queued before.
+        unsafe { self.launch_at_with(stream, &addresses, &extras) }
     }
 
     /// Like [`Attention::launch`], on tensors that something else owns.
@@ -182,9 +208,24 @@ impl Attention {
     /// The addresses must be of live tensors on the plan's GPU, laid out as [`Layouts::of`] the problem, until the stream has
     /// been waited for. O and LSE must overlap no other of them.
     pub unsafe fn launch_at(&self, stream: &Stream, addresses: &Addresses) -> Result<(), AttentionError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_at_with(stream, addresses, &ExtraAddresses::default()) }
+    }
+
+    /// Like [`Attention::launch_at`], with what the problem's features read.
+    ///
+    /// # Safety
+    ///
+    /// The same of the arrays at `extras`: live, on the plan's GPU, and laid out as [`Extra`] says.
+    pub unsafe fn launch_at_with(
+        &self,
+        stream: &Stream,
+        addresses: &Addresses,
+        extras: &ExtraAddresses,
+    ) -> Result<(), AttentionError> {
         self.check_gpu("the stream", stream.gpu())?;
         // SAFETY: the caller vouches for the tensors.
-        unsafe { self.queue(stream, &self.arguments_again(addresses)?) }?;
+        unsafe { self.queue(stream, &self.arguments_again(addresses, extras)?) }?;
         Ok(())
     }
 
@@ -233,14 +274,14 @@ impl Attention {
     }
 
     /// Like [`Attention::arguments`], without work if the addresses are those of the last launch.
-    fn arguments_again(&self, addresses: &Addresses) -> Result<Arguments, AttentionError> {
+    fn arguments_again(&self, addresses: &Addresses, extras: &ExtraAddresses) -> Result<Arguments, AttentionError> {
         // What a thread that panicked left there is whole.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match *last {
-            Some((known, arguments)) if known == *addresses => Ok(arguments),
+        match &*last {
+            Some(last) if last.addresses == *addresses && last.extras == *extras => Ok(last.arguments),
             _ => {
-                let arguments = self.arguments(addresses)?;
-                *last = Some((*addresses, arguments));
+                let arguments = self.arguments_with(addresses, extras)?;
+                *last = Some(Last { addresses: *addresses, extras: *extras, arguments });
                 Ok(arguments)
             }
         }
@@ -357,6 +398,9 @@ fn check_interface(ptx: &str, kernel: &Kernel) -> Result<(), AttentionError> {
     let mut expected = vec![size_of::<AttentionArgs>()];
     if kernel.takes_tensor_maps() {
         expected.push(size_of::<TensorMaps>());
+    }
+    if kernel.featured {
+        expected.push(size_of::<FeatureArgs>());
     }
     let found = builder::ptx::parameter_bytes(ptx);
     if found == expected {
