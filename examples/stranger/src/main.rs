@@ -88,7 +88,7 @@ fn plain(problem: &Problem, q: &[bf16], k: &[bf16], v: &[bf16]) -> Vec<f32> {
             let query = row(q, seqlen_q, heads_q, [b, s, h]);
             let group = h / problem.heads_per_kv();
             let (mut sum, mut out) = (0.0, vec![0.0; d]);
-            for key in 0..problem.visible_keys(s) {
+            for key in problem.visible_keys(s) {
                 let dot: f32 = query.iter().zip(row(k, seqlen_kv, heads_kv, [b, key, group])).map(|(a, b)| a * b).sum();
                 let weight = (dot * problem.softmax_scale()).exp();
                 sum += weight;
