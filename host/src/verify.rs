@@ -7,7 +7,7 @@ use spec::{DeviceLimits, Problem, Sm, Variant, legal};
 use crate::{
     attention::AttentionError,
     cases::{self, Case, Extent},
-    device::{Code, Correctness, Device, Failure, Kind, Subject, TimingPlan},
+    device::{Code, Correctness, Device, Failure, Kind, Pace, Subject, TimingPlan},
     dispatch::{self, Chosen, Dispatch, Entry, Refusal},
     measure::statistics::{self, Interval, NoInterval},
 };
@@ -97,7 +97,7 @@ fn on_gpu(
     let correctness = check(device, &recorded, cases::suite(problem, Extent::Large))?;
     let fallback = subject(dispatch::choose(library, &name, &limits, None, problem)?)?;
 
-    let plan = TimingPlan { rounds, cold: false, seed: 0 };
+    let plan = TimingPlan { rounds, cold: false, seed: 0, pace: Pace::Sustained };
     let same = fallback.variant == recorded.variant;
     let subjects = if same { vec![recorded] } else { vec![recorded, fallback] };
     let samples = device.time(&subjects, &plan)?;

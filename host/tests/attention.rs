@@ -9,7 +9,7 @@ use host::cases::{Case, Extent, odd_strides, random, suite};
 use host::device::cuda::Cuda;
 use host::device::remote::{Patience, Remote};
 use host::device::simt::Simt;
-use host::device::{Code, Device, Failure, Samples, Subject, TimingPlan, worker};
+use host::device::{Code, Device, Failure, Pace, Samples, Subject, TimingPlan, worker};
 use host::driver::Gpu;
 use host::oracle::metamorphic::RELATIONS;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -251,7 +251,7 @@ fn modelled_times(code: Code) -> Result<(), Failed> {
         |tested: Tested| subject(&Tested { problem: Problem::SEED, ..tested }, code.clone(), &DeviceLimits::H100);
     let named = |name| kernels().into_iter().find(|tested| tested.name == name).ok_or("no such kernel");
     let subjects = [of_seed_shape(named("tiled-64")?)?, of_seed_shape(named("mma-64")?)?];
-    let plan = TimingPlan { rounds: 2, cold: true, seed: 0 };
+    let plan = TimingPlan { rounds: 2, cold: true, seed: 0, pace: Pace::Sustained };
     let samples = Simt::new(DeviceLimits::H100).time(&subjects, &plan)?;
     let [tiled, mma] = &samples[..] else { return Err(format!("{samples:?}").into()) };
     let steady = |samples: &Samples| samples.hot_us.len() == 2 && samples.hot_us[0] == samples.hot_us[1];

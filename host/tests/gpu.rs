@@ -5,7 +5,7 @@ use std::fs;
 use builder::Library;
 use host::attention::{Addresses, Arguments, Attention, AttentionError, Layouts};
 use host::cases::{self, Case, Distribution, gate};
-use host::device::{Samples, TimingPlan};
+use host::device::{Pace, Samples, TimingPlan};
 use host::driver::{Buffer, DriverError, Event, Gpu, Graph, Module, Monitor, Stream};
 use host::measure::timing::{Timer, Work};
 use host::oracle::{Answer, Answers, Outputs, judge};
@@ -146,7 +146,7 @@ fn the_timer_tells_work_apart(gpu: &Gpu) -> Outcome {
     let fill_small = |stream: &Stream| small.fill(stream, 1);
     let fill_large = |stream: &Stream| large.fill(stream, 1);
     let works: [&dyn Work; 2] = [&fill_small, &fill_large];
-    let samples = timer.interleave(&works, &TimingPlan { rounds: 6, cold: true, seed: 1 })?;
+    let samples = timer.time(&works, &TimingPlan { rounds: 6, cold: true, seed: 1, pace: Pace::Sustained })?;
     for Samples { hot_us, cold_us, throttled } in &samples {
         let complete = hot_us.len() == 6 || *throttled == 6;
         ensure(complete && cold_us.len() == hot_us.len(), || format!("{samples:?}"))?;
@@ -154,6 +154,10 @@ fn the_timer_tells_work_apart(gpu: &Gpu) -> Outcome {
     let least = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
     let [small, large] = [0, 1].map(|i| [least(&samples[i].hot_us), least(&samples[i].cold_us)]);
     ensure(large[0] > 10.0 * small[0] && large[1] > 5.0 * small[1], || format!("{samples:?}"))?;
+    let plan = TimingPlan { rounds: 6, cold: true, seed: 1, pace: Pace::Burst };
+    for Samples { hot_us, cold_us, .. } in timer.time(&works, &plan)? {
+        ensure((5..=6).contains(&hot_us.len()) && cold_us.len() == 6, || format!("{hot_us:?} {cold_us:?}"))?;
+    }
     let overhead = timer.launch_overhead_us()?;
     ensure((0.2..50.0).contains(&overhead), || format!("a launch costs {overhead} us"))
 }
@@ -229,7 +233,7 @@ fn a_window_left_behind_helps_no_other(gpu: &Gpu) -> Outcome {
     ensure(left < 0.9 * reset, all)?;
     ensure([cold_plain, cold_keeping].iter().all(|us| (0.9..1.15).contains(&(us / reset))), all)?;
 
-    timer.interleave(&[&keeping, &plain], &TimingPlan { rounds: 2, cold: true, seed: 0 })?;
+    timer.time(&[&keeping, &plain], &TimingPlan { rounds: 2, cold: true, seed: 0, pace: Pace::Sustained })?;
     ensure(gpu.l2_set_aside()? == 0, || "L2 is still set aside".into())
 }
 

@@ -16,7 +16,7 @@ use builder::{Fixture, Library};
 use host::cases::{Case, Distribution, Inputs};
 use host::device::remote::{Patience, Remote};
 use host::device::worker::Request;
-use host::device::{Code, Device, Failure, Subject, TimingPlan};
+use host::device::{Code, Device, Failure, Pace, Subject, TimingPlan};
 use host::driver::Gpu;
 use host::evolve::budget::Reason;
 use host::evolve::earlier::Earlier;
@@ -221,14 +221,15 @@ fn zeros_are_refused(place: &Place, seqlen: u32) -> Outcomes {
 fn halves_share_no_output(place: &Place) -> Outcomes {
     let halves = [Fixture::EvenTiles, Fixture::OddTiles].map(|half| place.subject(half.variant(), SMALL));
     let halves = halves.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let timed = place.start(ANSWER)?.time(&halves, &TimingPlan { rounds: 2, cold: false, seed: 0 });
+    let timed =
+        place.start(ANSWER)?.time(&halves, &TimingPlan { rounds: 2, cold: false, seed: 0, pace: Pace::Sustained });
     ensure(matches!(&timed, Err(Failure::Wrong { reason, .. }) if reason.contains("were not written")), &timed)
 }
 
 /// Launches that find their work done take no time: less than a long problem can take. A short one could; there it shows
 /// when something else is found.
 fn an_impossible_time_is_refused(place: &Place) -> Outcomes {
-    let plan = TimingPlan { rounds: 3, cold: false, seed: 0 };
+    let plan = TimingPlan { rounds: 3, cold: false, seed: 0, pace: Pace::Sustained };
     let mut worker = place.start(Duration::from_secs(60))?;
     let long = place.subject(Fixture::Stale.variant(), Problem::new(1, 8, 8192, 64, Dtype::F16))?;
     let timed = worker.time(&[long], &plan);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use host::cases::{Case, Distribution};
 use host::device::remote::{Patience, Remote};
-use host::device::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subject, TimingPlan, worker};
+use host::device::{Code, Correctness, Description, Device, Failure, Kind, Pace, Samples, Subject, TimingPlan, worker};
 use libtest_mimic::{Arguments, Failed, Trial};
 use spec::{BlockOrder, DeviceLimits, LaunchGeometry, Problem, Variant};
 
@@ -175,7 +175,7 @@ fn answers_come_back() -> Result<(), Failed> {
     expect(remote.description(), &description())?;
     expect(check(&mut remote, 0), passed(1))?;
     expect(check(&mut remote, 1), passed(2))?;
-    let plan = TimingPlan { rounds: 3, cold: false, seed: u64::MAX };
+    let plan = TimingPlan { rounds: 3, cold: false, seed: u64::MAX, pace: Pace::Sustained };
     let samples = remote.time(&[subject(), subject()], &plan)?;
     expect(samples.len(), 2)?;
     expect(&samples[1].hot_us[..], &[12.5; 3])
@@ -231,7 +231,7 @@ fn half_an_answer_is_a_fault() -> Result<(), Failed> {
 
 fn times_that_are_no_numbers_are_refused() -> Result<(), Failed> {
     let mut remote = start("nan")?;
-    let times = remote.time(&[subject()], &TimingPlan { rounds: 1, cold: false, seed: 0 });
+    let times = remote.time(&[subject()], &TimingPlan { rounds: 1, cold: false, seed: 0, pace: Pace::Sustained });
     expect_text(times, "device failed: worker: no answer but ", ")")
 }
 

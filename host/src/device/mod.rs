@@ -81,12 +81,33 @@ pub struct Subject {
 /// How subjects are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimingPlan {
-    /// Samples per subject. Subjects take turns in the order A B B A, so that drift cancels.
+    /// Samples per subject; in a burst, at most. Subjects take turns in the order A B B A, so that drift cancels.
     pub rounds: u32,
     /// Also time with a flushed L2.
     pub cold: bool,
     /// Seed of the order of subjects and of replayed noise.
     pub seed: u64,
+    /// What the GPU does besides.
+    #[serde(default, skip_serializing_if = "Pace::is_sustained")]
+    pub pace: Pace,
+}
+
+/// What the GPU does before and between samples. Where its power limits it, a kernel is up to a fifth faster after a pause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pace {
+    /// It works all along, before the first sample too, and subjects take their turns: none has an advantage.
+    #[default]
+    Sustained,
+    /// It rests before each subject, whose samples then follow each other for 20 ms at most: as baselines are timed, so that
+    /// times can be set beside theirs.
+    Burst,
+}
+
+impl Pace {
+    fn is_sustained(&self) -> bool {
+        *self == Self::Sustained
+    }
 }
 
 /// Times of one subject, one entry per round, in microseconds per launch.

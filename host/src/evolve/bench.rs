@@ -23,7 +23,7 @@ use super::{
     trial::Verdict,
 };
 use crate::cases::Case;
-use crate::device::{Correctness, Description, Device, Failure, Kind, Samples, Subject, TimingPlan};
+use crate::device::{Correctness, Description, Device, Failure, Kind, Pace, Samples, Subject, TimingPlan};
 use crate::measure::sittings::Sittings;
 
 /// What the journal keeps of a compiled variant: files may move.
@@ -192,7 +192,7 @@ impl<'a> Bench<'a> {
         rounds: u32,
     ) -> Result<Result<Vec<Samples>, Failure>, EvolveError> {
         let cold = matches!(purpose, Purpose::Claim { .. });
-        let plan = TimingPlan { rounds, cold, seed: noise_seed(self.seed, purpose, candidates) };
+        let plan = TimingPlan { rounds, cold, seed: noise_seed(self.seed, purpose, candidates), pace: Pace::Sustained };
         let question = Question::Time { variants: candidates.to_vec(), plan };
         let problem = *self.space.problem();
         self.ask(&question, candidates, |device, subjects, _| {
@@ -242,7 +242,7 @@ impl<'a> Bench<'a> {
         let Self { space, source, lab, cases, device, others, deadline, journal, seed, compiled, sources, .. } = self;
         let plan = |candidate: &Candidate| {
             let seed = noise_seed(*seed, Purpose::Trial, &[incumbent, *candidate]);
-            TimingPlan { rounds, cold: false, seed }
+            TimingPlan { rounds, cold: false, seed, pace: Pace::Sustained }
         };
         let question = |candidate: &Candidate| Question::Try { variant: *candidate, incumbent, plan: plan(candidate) };
         let questions: Vec<Question> = candidates.iter().map(question).collect();

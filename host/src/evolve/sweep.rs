@@ -16,7 +16,7 @@ use super::{
     space::Space,
 };
 use crate::{
-    device::{Correctness, Device, Failure, Samples, Subject, TimingPlan},
+    device::{Correctness, Device, Failure, Pace, Samples, Subject, TimingPlan},
     measure::statistics,
     record::{
         file::FileError,
@@ -326,7 +326,7 @@ impl Bench<'_> {
 
     fn time(&self, device: &mut dyn Device, variants: &[Variant], rounds: u32) -> Result<Vec<Samples>, Failure> {
         let subjects = variants.iter().map(|variant| self.subject(variant)).collect::<Result<Vec<_>, _>>()?;
-        let plan = TimingPlan { rounds, cold: true, seed: self.plan.seed };
+        let plan = TimingPlan { rounds, cold: true, seed: self.plan.seed, pace: Pace::Sustained };
         let problem = *self.plan.space.problem();
         twice(device, |device| possible(device.time(&subjects, &plan)?, subjects.len(), &problem))
     }

@@ -261,9 +261,10 @@ fn read(lines: &[String]) -> Result<Baseline, BaselineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Pace;
 
     const ENVIRONMENT: &str = r#"{"gpu": "NVIDIA H100", "torch": "2.11.0", "cudnn": 91900}"#;
-    const PLAN: TimingPlan = TimingPlan { rounds: 2, cold: false, seed: 1 };
+    const PLAN: TimingPlan = TimingPlan { rounds: 2, cold: false, seed: 1, pace: Pace::Sustained };
 
     fn lines(lines: &[&str]) -> Vec<String> {
         lines.iter().map(ToString::to_string).collect()

@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::device::{Samples, TimingPlan};
+use crate::device::{Pace, Samples, TimingPlan};
 use crate::driver::{Buffer, Clocks, DriverError, Event, Gpu, Graph, Monitor, Stream};
 
 /// How long a replay should last.
@@ -19,6 +19,9 @@ const MAX_LAUNCHES: u32 = 200;
 const WARM_LAUNCHES: u32 = 3;
 /// How long the GPU works before the first round, so that its clocks have risen.
 const WARM_UP_US: f64 = 50_000.0;
+/// How long the samples of a burst last together, and how many there are at least.
+const BURST_US: f64 = 20_000.0;
+const BURST_SAMPLES: usize = 5;
 /// L2 is overwritten this many times over.
 const FLUSH_FACTOR: u64 = 4;
 /// The least to overwrite: some 100 us on the fastest memory, longer than the host needs to queue a launch.
@@ -114,10 +117,41 @@ impl Timer {
         }
     }
 
+    /// Times subjects as the plan asks; the GPU is left without L2 set aside.
+    pub fn time(&self, subjects: &[&dyn Work], plan: &TimingPlan) -> Result<Vec<Samples>, DriverError> {
+        let samples = match plan.pace {
+            Pace::Sustained => self.interleave(subjects, plan)?,
+            Pace::Burst => subjects.iter().map(|work| self.burst(*work, plan)).collect::<Result<_, _>>()?,
+        };
+        self.stream.gpu().reset_persisting_l2()?;
+        self.stream.gpu().set_aside_l2(0)?;
+        Ok(samples)
+    }
+
+    /// Times one subject by itself, for so short that the GPU's power does not limit it yet.
+    fn burst(&self, work: &dyn Work, plan: &TimingPlan) -> Result<Samples, DriverError> {
+        let mut samples = Samples::default();
+        self.stream.gpu().reset_persisting_l2()?;
+        self.stream.gpu().set_aside_l2(work.l2_bytes())?;
+        let replay = self.replay(work)?;
+        replay.once_us()?;
+        let mut spent = 0.0;
+        while samples.hot_us.len() < plan.rounds as usize && (spent < BURST_US || samples.hot_us.len() < BURST_SAMPLES)
+        {
+            let us = replay.once_us()?;
+            spent += us * f64::from(replay.launches);
+            samples.hot_us.push(us);
+        }
+        if plan.cold {
+            samples.cold_us = (0..plan.rounds).map(|_| self.cold_us(work)).collect::<Result<_, _>>()?;
+        }
+        Ok(samples)
+    }
+
     /// Times subjects in turns: `plan.rounds` rounds, each with one sample of every subject, every other one in reverse. A
     /// round in which the GPU throttled is dropped for all subjects, so that samples stay paired, and taken again; at
     /// most as many are dropped as are asked for.
-    pub fn interleave(&self, subjects: &[&dyn Work], plan: &TimingPlan) -> Result<Vec<Samples>, DriverError> {
+    fn interleave(&self, subjects: &[&dyn Work], plan: &TimingPlan) -> Result<Vec<Samples>, DriverError> {
         let replays = subjects.iter().map(|work| self.replay(*work)).collect::<Result<Vec<_>, _>>()?;
         self.warm_up(&replays)?;
 
@@ -142,8 +176,6 @@ impl Timer {
             }
         }
         samples.iter_mut().for_each(|subject| subject.throttled = throttled);
-        self.stream.gpu().reset_persisting_l2()?;
-        self.stream.gpu().set_aside_l2(0)?;
         Ok(samples)
     }
 
@@ -200,11 +232,18 @@ impl Timer {
 impl Replay<'_> {
     /// Microseconds per launch, from one replay after another that warms the caches.
     pub fn sample_us(&self) -> Result<f64, DriverError> {
-        let Self { timer, graph, launches, .. } = self;
-        // SAFETY: the work, which owns what its launches use, outlives `self`; `elapsed` waits for the replays.
-        let replay = |stream: &Stream| unsafe { graph.launch(stream) };
-        replay(&timer.stream)?;
-        Ok(timer.elapsed(replay)? / f64::from(*launches))
+        self.queue(&self.timer.stream)?;
+        self.once_us()
+    }
+
+    /// Microseconds per launch of one replay.
+    fn once_us(&self) -> Result<f64, DriverError> {
+        Ok(self.timer.elapsed(|stream| self.queue(stream))? / f64::from(self.launches))
+    }
+
+    fn queue(&self, stream: &Stream) -> Result<(), DriverError> {
+        // SAFETY: the work, which owns what its launches use, outlives `self`; both callers wait for the replay.
+        unsafe { self.graph.launch(stream) }
     }
 
     /// Microseconds of so many launches, from as many replays as hold them.

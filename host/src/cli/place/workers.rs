@@ -6,7 +6,7 @@ use spec::{Problem, Sm};
 
 use crate::{
     device::{
-        Device, Failure, TimingPlan,
+        Device, Failure, Pace, TimingPlan,
         remote::{Patience, Remote},
     },
     evolve::settings::{Lab, Peer, Peers},
@@ -42,7 +42,7 @@ impl Lab for Gpu {
     }
 
     fn peers(&mut self, problem: &Problem) -> Peers {
-        let plan = TimingPlan { rounds: PEER_ROUNDS, cold: true, seed: 0 };
+        let plan = TimingPlan { rounds: PEER_ROUNDS, cold: true, seed: 0, pace: Pace::Sustained };
         match baseline::measure("python3".as_ref(), &self.uuid, problem, &Backend::ALL, &plan, PEERS_LIMIT) {
             Ok(found) => {
                 let cudnn = found.cudnn.map(|version| format!(", cuDNN {version}")).unwrap_or_default();
