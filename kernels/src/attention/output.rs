@@ -43,12 +43,36 @@ pub fn store_output<E: Element, const N: usize>(
     }
 }
 
-/// Like [`store_output`], by way of 16 rows at `staging` that belong to the warp, so that its stores to global memory are of
-/// 16 bytes and whole rows.
+/// Normalises a fragment of 16 rows and leaves it at `staging`, which belongs to the warp, for [`send_output`].
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the end of the kernel needs all that it knows")]
-pub fn store_output_rows<E: Element, const N: usize>(
+pub fn stage_output<E: Element, const N: usize>(
     output: &[[f32; 4]; N],
+    states: [RowState; 2],
+    head_dim_v: u32,
+    staging: Shared,
+    lane: Lane,
+) {
+    let (lane, tile) = staged(head_dim_v, staging, lane);
+    let mut half = 0;
+    while half < 2 {
+        let inverse = states[half].normaliser();
+        let mut n = 0;
+        while n < N {
+            let [left, right] = [output[n][2 * half], output[n][2 * half + 1]];
+            // Of a row that saw no key, V may have made anything.
+            let pair = if states[half].sum == 0.0 { 0 } else { E::pack(left * inverse, right * inverse) };
+            tile.chunk(half as u32 * 8 + lane.row(), n as u32).at(lane.column() * 2).store_u32(pair);
+            n += 1;
+        }
+        half += 1;
+    }
+    sync_warp();
+}
+
+/// Writes the 16 rows that [`stage_output`] left, from `first_row` of the tile on, in whole rows of 16-byte stores, and their
+/// LSE.
+#[inline(always)]
+pub fn send_output(
     states: [RowState; 2],
     scale: &Scale,
     work: &Work,
@@ -57,25 +81,7 @@ pub fn store_output_rows<E: Element, const N: usize>(
     staging: Shared,
     lane: Lane,
 ) {
-    // Or its addresses would take up registers from one tile to the next.
-    let lane = Lane::of(opaque(lane.index()));
-    let tile = SharedTile::new(staging, panels(1, head_dim_v), true);
-    let mut half = 0;
-    while half < 2 {
-        let row = half as u32 * 8 + lane.row();
-        let inverse = states[half].normaliser();
-        let mut n = 0;
-        while n < N {
-            let [left, right] = [output[n][2 * half], output[n][2 * half + 1]];
-            tile.chunk(row, n as u32).at(lane.column() * 2).store_u32(E::pack(left * inverse, right * inverse));
-            n += 1;
-        }
-        if lane.leads_row() {
-            work.store_lse(first_row + row, states[half].lse(scale));
-        }
-        half += 1;
-    }
-    sync_warp();
+    let (lane, tile) = staged(head_dim_v, staging, lane);
     let chunks = head_dim_v * 2 / CHUNK;
     Loader { thread: lane.index(), threads: 32 }.share(16 * chunks, |index| {
         let (row, chunk) = (index / chunks, index % chunks);
@@ -84,6 +90,16 @@ pub fn store_output_rows<E: Element, const N: usize>(
             to.store_chunk(tile.chunk(row, chunk).load_chunk());
         }
     });
+    if lane.leads_row() {
+        work.store_lse(first_row + lane.row(), states[0].lse(scale));
+        work.store_lse(first_row + 8 + lane.row(), states[1].lse(scale));
+    }
     // The next rows must not overtake these.
     sync_warp();
+}
+
+/// The staged rows. The lane is made opaque, or addresses would take up registers from one tile to the next.
+#[inline(always)]
+fn staged(head_dim_v: u32, staging: Shared, lane: Lane) -> (Lane, SharedTile) {
+    (Lane::of(opaque(lane.index())), SharedTile::new(staging, panels(1, head_dim_v), true))
 }

@@ -14,7 +14,7 @@ use spec::{
 
 use crate::attention::{
     Rescale, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
-    pack_probabilities, rescale, scores_by_warp, softmax, softmax_against, store_output_rows,
+    pack_probabilities, rescale, scores_by_warp, send_output, softmax, softmax_against, stage_output,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
@@ -70,8 +70,6 @@ struct Slot {
 }
 
 impl Slot {
-    const FIRST: Self = Self { stage: 0, parity: 0 };
-
     /// The slot of step `count`, counted over all tiles of the block.
     #[inline(always)]
     fn of(count: u32, stages: u32) -> Self {
@@ -214,10 +212,23 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
 #[derive(Clone, Copy)]
 struct Tiles {
     next: u32,
-    end: u32,
-    /// How many are taken in a row.
-    run: u32,
     /// Flips from tile to tile.
+    parity: u32,
+    /// Steps of all tiles so far.
+    steps: u32,
+}
+
+/// A query tile and its place in the rings.
+#[derive(Clone, Copy)]
+struct Tile {
+    number: u32,
+    work: Work,
+    /// Key tiles, at least one: if no row sees a key, one of zeros that the mask hides.
+    steps: u32,
+    /// Where the first of them is. Counted, not carried over from the last tile's steps: there the assembler loses sight of
+    /// its being the same in a warp, and serialises the products.
+    slot: Slot,
+    /// Of Q's barriers.
     parity: u32,
 }
 
@@ -225,27 +236,30 @@ impl Tiles {
     #[inline(always)]
     fn of_this_block<G: Genes>(args: &AttentionArgs) -> Self {
         let run = if G::PERSISTENT { args.walk.run() } else { 1 };
-        Self { next: block_index() * run, end: args.tiles_q * args.heads_total, run, parity: 1 }
+        Self { next: block_index() * run, parity: 1, steps: 0 }
     }
 
-    /// The next tile's number, what it is, and how many steps it takes.
     #[inline(always)]
-    fn take<G: Genes>(&mut self, args: &AttentionArgs) -> (u32, Work, u32) {
+    fn take<G: Genes>(&mut self, args: &AttentionArgs) -> Tile {
         let number = self.next;
         let work = Work::of(number, args, G::TILE_Q);
+        let steps = work.keys().div_ceil(G::TILE_KV).max(1);
+        let slot = Slot::of(self.steps, G::STAGES);
         if G::PERSISTENT {
+            let run = args.walk.run();
             self.next += 1;
-            if self.next.is_multiple_of(self.run) {
-                self.next += (grid_blocks() - 1) * self.run;
+            if self.next.is_multiple_of(run) {
+                self.next += (grid_blocks() - 1) * run;
             }
         }
         self.parity ^= 1;
-        (number, work, work.keys().div_ceil(G::TILE_KV))
+        self.steps += steps;
+        Tile { number, work, steps, slot, parity: self.parity }
     }
 
     #[inline(always)]
-    fn more<G: Genes>(&self) -> bool {
-        G::PERSISTENT && self.next < self.end
+    fn more<G: Genes>(&self, args: &AttentionArgs) -> bool {
+        G::PERSISTENT && self.next < args.tiles_q * args.heads_total
     }
 }
 
@@ -253,11 +267,10 @@ impl Tiles {
 #[inline(always)]
 fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap; 3]) {
     let mut tiles = Tiles::of_this_block::<G>(args);
-    let mut slot = Slot::FIRST;
     loop {
-        let (_, work, steps) = tiles.take::<G>(args);
+        let Tile { work, steps, mut slot, parity, .. } = tiles.take::<G>(args);
         // The first K and V go ahead of Q, whose place is free only when the tile before has all its scores.
-        let ahead = if G::PERSISTENT { steps.min(1) } else { 0 };
+        let ahead = u32::from(G::PERSISTENT);
         let mut step = 0;
         while step < ahead {
             fill::<G>(block, &work, k, v, slot, step);
@@ -267,7 +280,7 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
         let mut consumer = 0;
         while consumer < G::CONSUMERS {
             if G::PERSISTENT {
-                block.q_empty.at(consumer).wait(tiles.parity ^ 1);
+                block.q_empty.at(consumer).wait(parity ^ 1);
             }
             let bytes = panels(64, G::HEAD_DIM_QK);
             let full = block.q_full.at(consumer);
@@ -281,16 +294,21 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
             slot = slot.next(G::STAGES);
             step += 1;
         }
-        if !tiles.more::<G>() {
+        if !tiles.more::<G>(args) {
             break;
         }
     }
 }
 
+/// A row that no tensor has.
+const NO_ROW: u32 = i32::MAX as u32 / 2;
+
 /// Starts the copies of a step once the slot is empty.
 #[inline(always)]
 fn fill<G: Genes>(block: &Block, work: &Work, k: TensorMap, v: TensorMap, slot: Slot, step: u32) {
-    let from = [work.batch, work.head_kv, step * G::TILE_KV];
+    // Beyond all rows, what arrives is zeros, and no memory is touched.
+    let row = if work.keys() == 0 { NO_ROW } else { step * G::TILE_KV };
+    let from = [work.batch, work.head_kv, row];
     for (ring, map, head_dim) in [(&block.k, k, G::HEAD_DIM_QK), (&block.v, v, G::HEAD_DIM_V)] {
         // The phase before the first is over from the start.
         ring.empty.at(slot.stage).wait(slot.parity ^ 1);
@@ -316,58 +334,44 @@ fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: 
         arrive_group(1, 256);
     }
     let mut tiles = Tiles::of_this_block::<G>(args);
-    let mut count = 0;
+    let mut rows = Consumer::<G, KV16, V8>::new(args, block, consumer, thread, tiles.take::<G>(args));
+    if G::OVERLAP {
+        let scores = rows.begin_scores::<E, KV8>();
+        rows.first_softmax::<E, KV8>(scores.wait(0));
+    }
     loop {
-        let (number, work, steps) = tiles.take::<G>(args);
-        block.q_full.at(consumer).wait(tiles.parity);
-        let mut rows = Consumer::<G, KV16, V8> {
-            block,
-            work: &work,
-            q: block.q.at(consumer * panels(64, G::HEAD_DIM_QK)),
-            consumer,
-            lane: Lane::of(thread),
-            lead: thread.is_multiple_of(32),
-            first_row: consumer * 64 + thread / 32 * 16,
-            scale: Scale::new(args.scale_log2),
-            states: [RowState::EMPTY; 2],
-            output: Accumulator::ZERO,
-            probabilities: [[0; 4]; KV16],
-            // Counted, not carried over from the last tile's steps: there the assembler loses sight of its being the same
-            // in a warp, and serialises the products.
-            slot: Slot::of(count, G::STAGES),
-            genes: PhantomData,
-        };
-        rows.all_steps::<E, KV8>(steps);
-        count += steps;
-        let states = complete(rows.states);
+        rows.all_steps::<E, KV8>();
         if !G::PERSISTENT {
             // The output goes where Q was, which another warp may still read.
             sync_group(3 + consumer, 128);
         }
-        // Worked out anew: where the output goes would take registers from the steps.
-        let work = Work::of(opaque(number), args, G::TILE_Q);
-        let staging = block.o.at(rows.first_row * panels(1, G::HEAD_DIM_V));
-        let first_row = rows.first_row;
-        store_output_rows::<E, V8>(
-            &rows.output.values,
-            states,
-            &rows.scale,
-            &work,
-            first_row,
-            G::HEAD_DIM_V,
-            staging,
-            rows.lane,
-        );
-        if !tiles.more::<G>() {
+        let done = rows.done::<E>();
+        if !tiles.more::<G>(args) {
+            rows.send(args, &done);
             break;
         }
+        rows.take_up(tiles.take::<G>(args));
+        if G::OVERLAP {
+            // The next tile's first scores are under way while this one's output leaves.
+            let scores = rows.begin_scores::<E, KV8>();
+            rows.send(args, &done);
+            rows.first_softmax::<E, KV8>(scores.wait(0));
+        } else {
+            rows.send(args, &done);
+        }
     }
+}
+
+/// A consumer's rows whose output is on its way out, in shared memory.
+struct Done {
+    number: u32,
+    states: [RowState; 2],
 }
 
 /// What a consumer carries through the steps.
 struct Consumer<'a, G, const KV16: usize, const V8: usize> {
     block: &'a Block,
-    work: &'a Work,
+    tile: Tile,
     q: Shared,
     consumer: u32,
     lane: Lane,
@@ -384,29 +388,78 @@ struct Consumer<'a, G, const KV16: usize, const V8: usize> {
     genes: PhantomData<G>,
 }
 
-impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
+impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8> {
+    #[inline(always)]
+    fn new(args: &AttentionArgs, block: &'a Block, consumer: u32, thread: u32, tile: Tile) -> Self {
+        Self {
+            block,
+            tile,
+            q: block.q.at(consumer * panels(64, G::HEAD_DIM_QK)),
+            consumer,
+            lane: Lane::of(thread),
+            lead: thread.is_multiple_of(32),
+            first_row: consumer * 64 + thread / 32 * 16,
+            scale: Scale::new(args.scale_log2),
+            states: [RowState::EMPTY; 2],
+            output: Accumulator::ZERO,
+            probabilities: [[0; 4]; KV16],
+            slot: tile.slot,
+            genes: PhantomData,
+        }
+    }
+
+    /// Goes on with another tile.
+    #[inline(always)]
+    fn take_up(&mut self, tile: Tile) {
+        (self.tile, self.slot) = (tile, tile.slot);
+        (self.states, self.output) = ([RowState::EMPTY; 2], Accumulator::ZERO);
+    }
+
+    /// Leaves what the steps came to in shared memory.
+    #[inline(always)]
+    fn done<E: Element>(&self) -> Done {
+        let states = complete(self.states);
+        stage_output::<E, V8>(&self.output.values, states, G::HEAD_DIM_V, self.staging(), self.lane);
+        Done { number: self.tile.number, states }
+    }
+
+    #[inline(always)]
+    fn send(&self, args: &AttentionArgs, done: &Done) {
+        // Worked out anew: where the output goes would take registers from the steps.
+        let work = Work::of(opaque(done.number), args, G::TILE_Q);
+        let staging = self.staging();
+        send_output(done.states, &self.scale, &work, self.first_row, G::HEAD_DIM_V, staging, self.lane);
+    }
+
+    /// Where the output of this warp's rows leaves from.
+    #[inline(always)]
+    fn staging(&self) -> Shared {
+        self.block.o.at(self.first_row * panels(1, G::HEAD_DIM_V))
+    }
+
     /// The tile's steps. This consumer's rows may see nothing in the last ones, which it passes over.
     #[inline(always)]
-    fn all_steps<E: Element, const KV8: usize>(&mut self, steps: u32)
+    fn all_steps<E: Element, const KV8: usize>(&mut self)
     where
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
     {
+        let Tile { work, steps, .. } = self.tile;
         let first_row = self.consumer * 64;
-        let own = if first_row < self.work.rows {
-            let last_row = (first_row + 63).min(self.work.rows - 1);
-            self.work.mask.visible(self.work.first_row + last_row).div_ceil(G::TILE_KV)
+        let own = if first_row < work.rows {
+            let last_row = (first_row + 63).min(work.rows - 1);
+            work.mask.visible(work.first_row + last_row).div_ceil(G::TILE_KV).max(1)
         } else {
-            0
+            1
         };
         // The first steps need no mask: a loop of their own keeps its branches out of them.
-        let visible = self.work.mask.visible(self.work.first_row + first_row);
+        let visible = work.mask.visible(work.first_row + first_row);
         let unmasked = if self.scale.turns() { 0 } else { (visible / G::TILE_KV).min(own) };
         // The same in a warp; the assembler had better know.
         let (own, unmasked) = (uniform(own), uniform(unmasked));
+        let mut step = 0;
         if G::OVERLAP {
-            self.first_scores::<E, KV8>(own);
-            let mut step = 1;
+            step = 1;
             while step < unmasked {
                 self.overlapped_step::<E, KV8, false>(step);
                 step += 1;
@@ -415,10 +468,8 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
                 self.overlapped_step::<E, KV8, true>(step);
                 step += 1;
             }
-            self.release_q();
-            self.last_output::<E>(own);
         } else {
-            let mut step = 0;
+            self.wait_q();
             while step < unmasked {
                 self.plain_step::<E, KV8, false>(step);
                 step += 1;
@@ -427,13 +478,21 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
                 self.plain_step::<E, KV8, true>(step);
                 step += 1;
             }
-            self.release_q();
         }
-        let mut step = own;
+        self.release_q();
+        if G::OVERLAP {
+            self.add_output::<E>();
+            self.slot = self.slot.next(G::STAGES);
+        }
         while step < steps {
-            self.pass_over(step);
+            self.pass_over();
             step += 1;
         }
+    }
+
+    #[inline(always)]
+    fn wait_q(&self) {
+        self.block.q_full.at(self.consumer).wait(self.tile.parity);
     }
 
     /// All scores are there: Q may give way to the next tile's.
@@ -446,8 +505,8 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
 
     /// Releases a step's tiles unread, and lets the other consumer have its turn.
     #[inline(always)]
-    fn pass_over(&mut self, step: u32) {
-        if G::PING_PONG && step > 0 {
+    fn pass_over(&mut self) {
+        if G::PING_PONG {
             sync_group(1 + self.consumer, 256);
             arrive_group(2 - self.consumer, 256);
         }
@@ -497,8 +556,10 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
     #[inline(always)]
     fn finish_scores<const KV8: usize, const MASKED: bool>(&self, scores: &mut [[f32; 4]; KV8], step: u32) {
         if MASKED {
-            let row = self.work.first_row + self.first_row;
-            finish_scores(scores, &self.scale, &self.work.mask, row, step * G::TILE_KV, self.lane);
+            let row = self.tile.work.first_row + self.first_row;
+            // Or the first step's columns, the same in every tile, would take up a register each.
+            let key = opaque(step * G::TILE_KV);
+            finish_scores(scores, &self.scale, &self.tile.work.mask, row, key, self.lane);
         }
     }
 
@@ -516,7 +577,7 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
     {
-        let mut scores = self.scores::<E, KV8>();
+        let mut scores = self.issue_scores::<E, KV8>().wait(0);
         let corrections = self.softmax::<E, KV8, MASKED>(&mut scores.values, step, self.slot);
         self.rescale(corrections);
         self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
@@ -524,9 +585,9 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         self.slot = self.slot.next(G::STAGES);
     }
 
-    /// The current slot's scores.
+    /// Issues the current slot's scores.
     #[inline(always)]
-    fn scores<E: Element, const KV8: usize>(&mut self) -> Accumulator<KV8>
+    fn issue_scores<E: Element, const KV8: usize>(&self) -> InFlight<E, KV8>
     where
         InFlight<E, KV8>: Product<KV8>,
     {
@@ -534,7 +595,24 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
         issue_scores(&mut scores, self.q, k, G::HEAD_DIM_QK);
         commit_products();
-        scores.wait(0)
+        scores
+    }
+
+    /// Issues the scores of a tile's first step, once its Q is there.
+    #[inline(always)]
+    fn begin_scores<E: Element, const KV8: usize>(&self) -> InFlight<E, KV8>
+    where
+        InFlight<E, KV8>: Product<KV8>,
+    {
+        self.wait_q();
+        self.issue_scores::<E, KV8>()
+    }
+
+    /// The softmax of the first step.
+    #[inline(always)]
+    fn first_softmax<E: Element, const KV8: usize>(&mut self, mut scores: Accumulator<KV8>) {
+        self.softmax::<E, KV8, true>(&mut scores.values, 0, self.slot);
+        self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
     }
 
     /// Adds the product of the probabilities and the current slot's V.
@@ -550,19 +628,6 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         commit_products();
         self.output = products.wait(0);
         self.block.v.release(self.slot, self.lead);
-    }
-
-    /// Scores and softmax of step 0, if there is one.
-    #[inline(always)]
-    fn first_scores<E: Element, const KV8: usize>(&mut self, steps: u32)
-    where
-        InFlight<E, KV8>: Product<KV8>,
-    {
-        if steps > 0 {
-            let mut scores = self.scores::<E, KV8>();
-            self.softmax::<E, KV8, true>(&mut scores.values, 0, self.slot);
-            self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
-        }
     }
 
     /// Issues this step's scores and the last step's output, then runs this step's softmax beside the latter.
@@ -599,17 +664,5 @@ impl<G: Genes, const KV16: usize, const V8: usize> Consumer<'_, G, KV16, V8> {
         self.block.v.release(last, self.lead);
         self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
         self.rescale(corrections);
-    }
-
-    /// Adds the last step's output, if there was a step.
-    #[inline(always)]
-    fn last_output<E: Element>(&mut self, steps: u32)
-    where
-        InFlight<E, V8>: Product<V8>,
-    {
-        if steps > 0 {
-            self.add_output::<E>();
-            self.slot = self.slot.next(G::STAGES);
-        }
     }
 }
