@@ -116,12 +116,20 @@ pub const fn panels(rows: u32, head_dim: u32) -> u32 {
     rows * round_up(head_dim, PANEL) * 2
 }
 
+/// Space for barriers, from 0 on: it keeps the tiles after it aligned to the 1024 bytes that the permutation needs.
+pub const BARRIERS: u32 = 1024;
+
 /// Shared memory of the `wgmma` family when one warpgroup copies for those that compute: barriers, Q, a ring of K tiles,
-/// one of V tiles, and O on its way out.
+/// one of V tiles.
+///
+/// Each consumer's 64 rows have a place of their own, for Q and then for O on its way out. Persistent blocks have two of
+/// them, so that the next Q comes meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WgmmaLayout {
-    /// Start of Q; barriers start at 0.
-    pub q: u32,
+    /// Size of a consumer's place; they start at [`BARRIERS`].
+    pub rows: u32,
+    /// Size of all consumers' places.
+    pub tile: u32,
     /// Start of the ring of K tiles.
     pub k: u32,
     /// Size of a K tile.
@@ -130,14 +138,9 @@ pub struct WgmmaLayout {
     pub v: u32,
     /// Size of a V tile.
     pub v_tile: u32,
-    /// Start of O: where Q is, unless the next Q comes while O leaves.
-    pub o: u32,
     /// All of it.
     pub bytes: u32,
 }
-
-/// Space for barriers: it keeps tiles aligned to the 1024 bytes that the permutation needs.
-const BARRIERS: u32 = 1024;
 
 impl WgmmaLayout {
     /// The layout for 16-bit elements.
@@ -150,13 +153,11 @@ impl WgmmaLayout {
         persistent: bool,
     ) -> Self {
         let (k_tile, v_tile) = (panels(tile_kv, head_dim_qk), panels(tile_kv, head_dim_v));
-        let o_tile = panels(tile_q, head_dim_v);
-        let k =
-            BARRIERS + if persistent { panels(tile_q, head_dim_qk) } else { max(panels(tile_q, head_dim_qk), o_tile) };
+        let rows = max(panels(64, head_dim_qk), panels(64, head_dim_v));
+        let tile = tile_q / 64 * rows;
+        let k = BARRIERS + if persistent { 2 * tile } else { tile };
         let v = k + stages * k_tile;
-        let end = v + stages * v_tile;
-        let (o, bytes) = if persistent { (end, end + o_tile) } else { (BARRIERS, end) };
-        Self { q: BARRIERS, k, k_tile, v, v_tile, o, bytes }
+        Self { rows, tile, k, k_tile, v, v_tile, bytes: v + stages * v_tile }
     }
 }
 

@@ -94,8 +94,6 @@ pub fn send_output(
         work.store_lse(first_row + lane.row(), states[0].lse(scale));
         work.store_lse(first_row + 8 + lane.row(), states[1].lse(scale));
     }
-    // The next rows must not overtake these.
-    sync_warp();
 }
 
 /// The staged rows. The lane is made opaque, or addresses would take up registers from one tile to the next.

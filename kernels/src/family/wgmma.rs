@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 
 use spec::{
     AttentionArgs,
-    layout::{WgmmaLayout, panels},
+    layout::{BARRIERS, WgmmaLayout, panels},
 };
 
 use crate::attention::{
@@ -19,7 +19,8 @@ use crate::attention::{
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
     Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers, opaque,
-    overlap_grids, publish_mbarriers, shrink_registers, sync_block, sync_group, sync_warp, thread_index, uniform,
+    overlap_grids, publish_mbarriers, publish_shared, shrink_registers, sync_block, sync_group, sync_warp,
+    thread_index, uniform,
 };
 use crate::tile::Lane;
 
@@ -115,12 +116,12 @@ impl Ring {
     }
 }
 
-/// Shared memory by name. Each consumer's rows of Q come and go by themselves, so that none waits for the others.
+/// Shared memory by name. Each consumer's rows of Q come, and those of O go, by themselves, so that none waits for the
+/// others.
 struct Block {
-    q: Shared,
-    o: Shared,
-    q_full: Mbarrier,
-    q_empty: Mbarrier,
+    rows: Shared,
+    rows_full: Mbarrier,
+    rows_empty: Mbarrier,
     k: Ring,
     v: Ring,
 }
@@ -136,22 +137,21 @@ impl Block {
             empty: barrier.at(first + G::STAGES),
         };
         Self {
-            q: shared.at(G::LAYOUT.q),
-            o: shared.at(G::LAYOUT.o),
-            q_full: barrier,
-            q_empty: barrier.at(G::CONSUMERS),
-            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 2 * G::CONSUMERS),
-            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, 2 * G::CONSUMERS + 2 * G::STAGES),
+            rows: shared.at(BARRIERS),
+            rows_full: barrier,
+            rows_empty: barrier.at(2 * G::CONSUMERS),
+            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 4 * G::CONSUMERS),
+            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, 4 * G::CONSUMERS + 2 * G::STAGES),
         }
     }
 
     #[inline(always)]
     fn init<G: Genes>(&self) {
-        let mut consumer = 0;
-        while consumer < G::CONSUMERS {
-            self.q_full.at(consumer).init(1);
-            self.q_empty.at(consumer).init(4);
-            consumer += 1;
+        let mut place = 0;
+        while place < 2 * G::CONSUMERS {
+            self.rows_full.at(place).init(1);
+            self.rows_empty.at(place).init(4);
+            place += 1;
         }
         let mut stage = 0;
         while stage < G::STAGES {
@@ -162,6 +162,13 @@ impl Block {
             stage += 1;
         }
         publish_mbarriers();
+    }
+
+    /// The place of a consumer's rows.
+    #[inline(always)]
+    fn rows_of<G: Genes>(&self, place: Slot, consumer: u32) -> Shared {
+        let first = if G::PERSISTENT { place.stage * G::LAYOUT.tile } else { 0 };
+        self.rows.at(first + consumer * G::LAYOUT.rows)
     }
 }
 
@@ -212,8 +219,8 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
 #[derive(Clone, Copy)]
 struct Tiles {
     next: u32,
-    /// Flips from tile to tile.
-    parity: u32,
+    /// Tiles so far.
+    count: u32,
     /// Steps of all tiles so far.
     steps: u32,
 }
@@ -228,15 +235,15 @@ struct Tile {
     /// Where the first of them is. Counted, not carried over from the last tile's steps: there the assembler loses sight of
     /// its being the same in a warp, and serialises the products.
     slot: Slot,
-    /// Of Q's barriers.
-    parity: u32,
+    /// Which of the two places for rows it has, and how often that was filled.
+    place: Slot,
 }
 
 impl Tiles {
     #[inline(always)]
     fn of_this_block<G: Genes>(args: &AttentionArgs) -> Self {
         let run = if G::PERSISTENT { args.walk.run() } else { 1 };
-        Self { next: block_index() * run, parity: 1, steps: 0 }
+        Self { next: block_index() * run, count: 0, steps: 0 }
     }
 
     #[inline(always)]
@@ -244,7 +251,7 @@ impl Tiles {
         let number = self.next;
         let work = Work::of(number, args, G::TILE_Q);
         let steps = work.keys().div_ceil(G::TILE_KV).max(1);
-        let slot = Slot::of(self.steps, G::STAGES);
+        let (slot, place) = (Slot::of(self.steps, G::STAGES), Slot::of(self.count, 2));
         if G::PERSISTENT {
             let run = args.walk.run();
             self.next += 1;
@@ -252,9 +259,9 @@ impl Tiles {
                 self.next += (grid_blocks() - 1) * run;
             }
         }
-        self.parity ^= 1;
+        self.count += 1;
         self.steps += steps;
-        Tile { number, work, steps, slot, parity: self.parity }
+        Tile { number, work, steps, slot, place }
     }
 
     #[inline(always)]
@@ -268,27 +275,22 @@ impl Tiles {
 fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap; 3]) {
     let mut tiles = Tiles::of_this_block::<G>(args);
     loop {
-        let Tile { work, steps, mut slot, parity, .. } = tiles.take::<G>(args);
-        // The first K and V go ahead of Q, whose place is free only when the tile before has all its scores.
-        let ahead = u32::from(G::PERSISTENT);
-        let mut step = 0;
-        while step < ahead {
-            fill::<G>(block, &work, k, v, slot, step);
-            slot = slot.next(G::STAGES);
-            step += 1;
-        }
+        let Tile { work, steps, mut slot, place, .. } = tiles.take::<G>(args);
         let mut consumer = 0;
         while consumer < G::CONSUMERS {
+            let barrier = place.stage * G::CONSUMERS + consumer;
             if G::PERSISTENT {
-                block.q_empty.at(consumer).wait(parity ^ 1);
+                // The phase before the first is over from the start.
+                block.rows_empty.at(barrier).wait(place.parity ^ 1);
             }
-            let bytes = panels(64, G::HEAD_DIM_QK);
-            let full = block.q_full.at(consumer);
-            full.arrive_expecting(bytes);
+            let full = block.rows_full.at(barrier);
+            full.arrive_expecting(panels(64, G::HEAD_DIM_QK));
+            let to = block.rows_of::<G>(place, consumer);
             let row = work.first_row + consumer * 64;
-            copy_panels(q, block.q.at(consumer * bytes), full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
+            copy_panels(q, to, full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
             consumer += 1;
         }
+        let mut step = 0;
         while step < steps {
             fill::<G>(block, &work, k, v, slot, step);
             slot = slot.next(G::STAGES);
@@ -341,23 +343,21 @@ fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: 
     }
     loop {
         rows.all_steps::<E, KV8>();
-        if !G::PERSISTENT {
-            // The output goes where Q was, which another warp may still read.
-            sync_group(3 + consumer, 128);
-        }
+        // The output goes where Q was, which another warp may still read.
+        sync_group(3 + consumer, 128);
         let done = rows.done::<E>();
         if !tiles.more::<G>(args) {
-            rows.send(args, &done);
+            rows.send(args, done);
             break;
         }
         rows.take_up(tiles.take::<G>(args));
         if G::OVERLAP {
             // The next tile's first scores are under way while this one's output leaves.
             let scores = rows.begin_scores::<E, KV8>();
-            rows.send(args, &done);
+            rows.send(args, done);
             rows.first_softmax::<E, KV8>(scores.wait(0));
         } else {
-            rows.send(args, &done);
+            rows.send(args, done);
         }
     }
 }
@@ -365,6 +365,7 @@ fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: 
 /// A consumer's rows whose output is on its way out, in shared memory.
 struct Done {
     number: u32,
+    place: Slot,
     states: [RowState; 2],
 }
 
@@ -372,7 +373,6 @@ struct Done {
 struct Consumer<'a, G, const KV16: usize, const V8: usize> {
     block: &'a Block,
     tile: Tile,
-    q: Shared,
     consumer: u32,
     lane: Lane,
     /// Whether this thread speaks for its warp.
@@ -394,7 +394,6 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         Self {
             block,
             tile,
-            q: block.q.at(consumer * panels(64, G::HEAD_DIM_QK)),
             consumer,
             lane: Lane::of(thread),
             lead: thread.is_multiple_of(32),
@@ -418,23 +417,35 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     /// Leaves what the steps came to in shared memory.
     #[inline(always)]
     fn done<E: Element>(&self) -> Done {
-        let states = complete(self.states);
-        stage_output::<E, V8>(&self.output.values, states, G::HEAD_DIM_V, self.staging(), self.lane);
-        Done { number: self.tile.number, states }
+        let (place, states) = (self.tile.place, complete(self.states));
+        stage_output::<E, V8>(&self.output.values, states, G::HEAD_DIM_V, self.staging(place), self.lane);
+        Done { number: self.tile.number, place, states }
     }
 
     #[inline(always)]
-    fn send(&self, args: &AttentionArgs, done: &Done) {
+    fn send(&self, args: &AttentionArgs, Done { number, place, states }: Done) {
         // Worked out anew: where the output goes would take registers from the steps.
-        let work = Work::of(opaque(done.number), args, G::TILE_Q);
-        let staging = self.staging();
-        send_output(done.states, &self.scale, &work, self.first_row, G::HEAD_DIM_V, staging, self.lane);
+        let work = Work::of(opaque(number), args, G::TILE_Q);
+        send_output(states, &self.scale, &work, self.first_row, G::HEAD_DIM_V, self.staging(place), self.lane);
+        if G::PERSISTENT {
+            publish_shared();
+            sync_warp();
+            if self.lead {
+                self.block.rows_empty.at(place.stage * G::CONSUMERS + self.consumer).arrive();
+            }
+        }
+    }
+
+    /// Where Q is.
+    #[inline(always)]
+    fn q(&self) -> Shared {
+        self.block.rows_of::<G>(self.tile.place, self.consumer)
     }
 
     /// Where the output of this warp's rows leaves from.
     #[inline(always)]
-    fn staging(&self) -> Shared {
-        self.block.o.at(self.first_row * panels(1, G::HEAD_DIM_V))
+    fn staging(&self, place: Slot) -> Shared {
+        self.block.rows_of::<G>(place, self.consumer).at(self.first_row % 64 * panels(1, G::HEAD_DIM_V))
     }
 
     /// The tile's steps. This consumer's rows may see nothing in the last ones, which it passes over.
@@ -479,7 +490,6 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
                 step += 1;
             }
         }
-        self.release_q();
         if G::OVERLAP {
             self.add_output::<E>();
             self.slot = self.slot.next(G::STAGES);
@@ -492,15 +502,8 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     #[inline(always)]
     fn wait_q(&self) {
-        self.block.q_full.at(self.consumer).wait(self.tile.parity);
-    }
-
-    /// All scores are there: Q may give way to the next tile's.
-    #[inline(always)]
-    fn release_q(&mut self) {
-        if G::PERSISTENT && self.lead {
-            self.block.q_empty.at(self.consumer).arrive();
-        }
+        let Slot { stage, parity } = self.tile.place;
+        self.block.rows_full.at(stage * G::CONSUMERS + self.consumer).wait(parity);
     }
 
     /// Releases a step's tiles unread, and lets the other consumer have its turn.
@@ -538,8 +541,8 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         } else {
             if again {
                 let k = self.block.k.at(slot);
-                *scores = scores_by_warp::<E, KV8>(self.q, k, self.first_row % 64, G::HEAD_DIM_QK, self.lane);
-                // All lanes have read before one of them lets Q and K go.
+                *scores = scores_by_warp::<E, KV8>(self.q(), k, self.first_row % 64, G::HEAD_DIM_QK, self.lane);
+                // All lanes have read before one of them lets K go.
                 sync_warp();
                 self.finish_scores::<KV8, MASKED>(scores, step);
             }
@@ -593,7 +596,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     {
         let k = self.block.k.wait_full(self.slot);
         let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
-        issue_scores(&mut scores, self.q, k, G::HEAD_DIM_QK);
+        issue_scores(&mut scores, self.q(), k, G::HEAD_DIM_QK);
         commit_products();
         scores
     }
@@ -646,7 +649,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         pin(&mut self.probabilities);
         let mut products = self.output.begin::<E>();
         let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
-        issue_scores(&mut scores, self.q, k, G::HEAD_DIM_QK);
+        issue_scores(&mut scores, self.q(), k, G::HEAD_DIM_QK);
         commit_products();
         issue_output(&mut products, &self.probabilities, self.block.v.wait_full(last));
         commit_products();

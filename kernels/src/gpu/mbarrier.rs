@@ -97,7 +97,18 @@ pub fn publish_mbarriers() {
     #[cfg(target_arch = "nvptx64")]
     // SAFETY: orders memory, touches none.
     unsafe {
-        asm!("fence.mbarrier_init.release.cluster;", "fence.proxy.async.shared::cta;", options(nostack));
+        asm!("fence.mbarrier_init.release.cluster;", options(nostack));
+    }
+    publish_shared();
+}
+
+/// Lets the copy engine and products see, and overwrite, whatever this thread stored to shared memory.
+#[inline(always)]
+pub fn publish_shared() {
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: orders memory, touches none.
+    unsafe {
+        asm!("fence.proxy.async.shared::cta;", options(nostack));
     }
     #[cfg(not(target_arch = "nvptx64"))]
     simt::fence_proxy_async();

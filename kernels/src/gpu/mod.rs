@@ -28,7 +28,7 @@ pub use global::Global;
 pub use grid::overlap_grids;
 pub use math::{divide, exp2, exp2_polynomial, fma, log2, tanh};
 pub use matrix::{load_matrices, load_matrices_transposed};
-pub use mbarrier::{Mbarrier, publish_mbarriers};
+pub use mbarrier::{Mbarrier, publish_mbarriers, publish_shared};
 pub use registers::{grow_registers, shrink_registers};
 pub use shared::Shared;
 pub use thread::{block_index, grid_blocks, opaque, thread_index};
