@@ -196,9 +196,8 @@ impl Bench {
         }
         ensure!(!right.is_empty(), "{}", refused.join("; "));
         let subjects: Vec<Subject> = right.iter().map(|(_, subject)| subject.clone()).collect();
-        // A single variant's times are set beside those of baselines; several are compared with each other.
-        let pace = if subjects.len() == 1 { Pace::Burst } else { Pace::Sustained };
-        let plan = TimingPlan { rounds: self.rounds, cold: true, seed: SEED, pace };
+        // The times are set beside those of baselines.
+        let plan = TimingPlan { rounds: self.rounds, cold: true, seed: SEED, pace: Pace::Burst };
         let samples = self.device.time(&subjects, &plan)?;
         let timed = right.into_iter().zip(errors).zip(samples).map(|(((artifact, subject), max_err), samples)| {
             let Samples { hot_us, cold_us, .. } = samples;

@@ -4,6 +4,8 @@
 //! The host plays no part in it, and inputs stay in L2 as far as they fit. *Cold*: L2 is overwritten before a single launch;
 //! the overwriting also keeps the GPU busy until the launch is queued, so that the host's time is not counted.
 
+use std::{thread, time::Duration};
+
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -19,6 +21,8 @@ const MAX_LAUNCHES: u32 = 200;
 const WARM_LAUNCHES: u32 = 3;
 /// How long the GPU works before the first round, so that its clocks have risen.
 const WARM_UP_US: f64 = 50_000.0;
+/// How long the GPU rests before a burst.
+const REST: Duration = Duration::from_millis(50);
 /// How long the samples of a burst last together, and how many there are at least.
 const BURST_US: f64 = 20_000.0;
 const BURST_SAMPLES: usize = 5;
@@ -134,6 +138,7 @@ impl Timer {
         self.stream.gpu().reset_persisting_l2()?;
         self.stream.gpu().set_aside_l2(work.l2_bytes())?;
         let replay = self.replay(work)?;
+        thread::sleep(REST);
         replay.once_us()?;
         let mut spent = 0.0;
         while samples.hot_us.len() < plan.rounds as usize && (spent < BURST_US || samples.hot_us.len() < BURST_SAMPLES)

@@ -172,6 +172,21 @@ impl Block {
     }
 }
 
+/// Registers of a thread of the producer, and of a consumer, for 1 to 3 consumers.
+const REGISTERS: [(u32, u32); 3] = [(56, 240), (24, 240), (32, 160)];
+
+// A wait for more registers than the block was launched with, less what the producer keeps, would never end.
+const _: () = {
+    let mut consumers = 1;
+    while consumers <= 3 {
+        let (producer, consumer) = REGISTERS[consumers as usize - 1];
+        let warpgroups = consumers + 1;
+        let launched = 64 * 1024 / (warpgroups * 128) / 8 * 8;
+        assert!(producer + consumers * consumer <= warpgroups * launched);
+        consumers += 1;
+    }
+};
+
 /// One block's attention. A key tile fills `KV8` x 8 columns of scores and `KV16` x 16 rows of V, head_dim_v `V8` x 8.
 /// The three tensor maps are Q's, K's and V's.
 #[inline(always)]
@@ -195,21 +210,20 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
         overlap_grids();
     }
     sync_block();
-    // What the consumers gain must not exceed what the block was launched with, less what the producer keeps: the wait for
-    // more would never end.
     if warpgroup == G::CONSUMERS {
         match G::CONSUMERS {
-            1 => shrink_registers::<56>(),
-            2 => shrink_registers::<24>(),
-            _ => shrink_registers::<32>(),
+            1 => shrink_registers::<{ REGISTERS[0].0 }>(),
+            2 => shrink_registers::<{ REGISTERS[1].0 }>(),
+            _ => shrink_registers::<{ REGISTERS[2].0 }>(),
         }
         if thread == G::CONSUMERS * 128 {
             produce::<G>(args, &block, maps);
         }
     } else {
         match G::CONSUMERS {
-            1 | 2 => grow_registers::<240>(),
-            _ => grow_registers::<160>(),
+            1 => grow_registers::<{ REGISTERS[0].1 }>(),
+            2 => grow_registers::<{ REGISTERS[1].1 }>(),
+            _ => grow_registers::<{ REGISTERS[2].1 }>(),
         }
         consume::<E, G, KV8, KV16, V8>(args, &block, warpgroup, thread % 128);
     }
