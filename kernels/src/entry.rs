@@ -6,7 +6,7 @@
 /// On the GPU it is a kernel that takes [`AttentionArgs`](crate::AttentionArgs) by value, and what else it needs; for the
 /// CPU machine it is a function that runs a launch of it. The crate that stamps it must enable `abi_ptx` for `nvptx64`.
 ///
-/// With `fixture: name` before the rest, that function of [`fixtures`](crate::fixtures) stands in for the kernel.
+/// With `fixture: name` before the rest, that function of `fixtures` (a feature of this crate) stands in for the kernel.
 #[macro_export]
 macro_rules! entry {
     ($(fixture: $fixture:ident,)? features: $features:ident, family: tiled, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,

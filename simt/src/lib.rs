@@ -43,6 +43,7 @@ mod access;
 mod async_copy;
 mod barrier;
 mod cluster;
+mod events;
 mod fault;
 mod ffi;
 mod global;

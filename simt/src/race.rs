@@ -10,6 +10,7 @@
 //!
 //! Clocks go on from block to block: whatever a former block left in the tables is then known to everyone.
 
+use crate::events::{Event, Events, Part};
 use crate::knowledge::{Agent, Knowledge};
 use crate::shared::CHUNK;
 use crate::{Access, Actor, Cause, Launch, WARP};
@@ -26,24 +27,6 @@ struct Clocks {
     others: [Knowledge; LANES],
 }
 
-/// An access: the clock in the upper half; below it who stored, or the lanes that loaded.
-#[derive(Clone, Copy, PartialEq)]
-struct Event(u64);
-
-impl Event {
-    fn new(clock: u32, who: u32) -> Self {
-        Self(u64::from(clock) << 32 | u64::from(who))
-    }
-
-    fn clock(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    fn who(self) -> u32 {
-        self.0 as u32
-    }
-}
-
 /// All clocks of a cluster, and the last accesses to each byte of its shared memory. Threads, warps and bytes are counted
 /// through all its blocks.
 pub(crate) struct Races {
@@ -58,12 +41,12 @@ pub(crate) struct Races {
     latest: u32,
     /// Agents so far: warps, warpgroups, mbarriers.
     agents: Agent,
-    /// The [`Event`] of the last store, by byte. Numbers, so that tables of untouched memory cost nothing.
-    stores: Vec<u64>,
-    /// The [`Event`]s of the last loads, by warp and then by byte. Of loads at different clocks the later stay.
-    loads: Vec<Vec<u64>>,
-    /// The [`Event`]s of the last reads by products, by warpgroup and then by chunk.
-    reads: Vec<Vec<u64>>,
+    /// The last stores.
+    stores: Events,
+    /// The last loads of each warp. Of loads at different clocks the later stay.
+    loads: Events,
+    /// By warpgroup and then by chunk: the clocks of the last reads by products.
+    reads: Vec<Vec<u32>>,
     /// By thread: the clock up to which its stores are visible to copies and products.
     fenced: Vec<u32>,
 }
@@ -78,8 +61,8 @@ impl Races {
             past: 0,
             latest: 0,
             agents: 0,
-            stores: vec![0; bytes],
-            loads: (0..launch.warps()).map(|_| vec![0; bytes]).collect(),
+            stores: Events::new(bytes, 1),
+            loads: Events::new(bytes, launch.warps() as usize),
             reads: (0..launch.warpgroups()).map(|_| vec![0; bytes / CHUNK]).collect(),
             fenced: vec![0; (launch.threads * launch.cluster) as usize],
         }
@@ -91,7 +74,12 @@ impl Races {
         for warp in &mut self.clocks {
             *warp = Clocks { now: self.past + 1, ..Clocks::default() };
         }
-        self.agents = (self.loads.len() + self.reads.len()) as Agent;
+        self.agents = self.first_mbarrier();
+    }
+
+    /// The agents of mbarriers follow those of warps and products.
+    fn first_mbarrier(&self) -> Agent {
+        (self.clocks.len() + self.reads.len()) as Agent
     }
 
     /// The agent of one more mbarrier.
@@ -136,7 +124,7 @@ impl Races {
 
     fn actor(&self, thread: u32, other: u32) -> Actor {
         let agent = other / WARP;
-        if agent >= (self.loads.len() + self.reads.len()) as Agent {
+        if agent >= self.first_mbarrier() {
             Actor::Copy
         } else if agent >= self.clocks.len() as Agent {
             Actor::Products
@@ -147,101 +135,118 @@ impl Races {
         }
     }
 
-    fn check_stores(&self, thread: u32, at: u32, bytes: u32, access: Access) -> Result<(), Cause> {
-        let mut last = u64::MAX;
-        for (at, &store) in (at..).zip(&self.stores[at as usize..][..bytes as usize]) {
-            // Neighbouring bytes mostly come from one store.
-            if store != last && !self.knows(thread, Event(store).who(), Event(store).clock()) {
-                return Err(self.race(thread, access, at, Access::Store, Event(store).who()));
+    #[inline]
+    fn check_stores(&self, thread: u32, part: Part, access: Access) -> Result<(), Cause> {
+        for (at, store) in (part.address()..).zip(self.stores.at(part, 0)) {
+            if !self.knows(thread, store.who(), store.clock()) {
+                return Err(self.race(thread, access, at, Access::Store, store.who()));
             }
-            last = store;
         }
         Ok(())
     }
 
     /// Whether `thread` may look at what is there: a load that leaves no trace.
     pub(crate) fn look(&self, thread: u32, at: u32, bytes: u32) -> Result<(), Cause> {
-        self.check_stores(thread, at, bytes, Access::Load)
+        Part::of(at, bytes).try_for_each(|part| self.check_stores(thread, part, Access::Load))
     }
 
     /// A load of `bytes` bytes by `thread`.
+    #[inline]
     pub(crate) fn load(&mut self, thread: u32, at: u32, bytes: u32) -> Result<(), Cause> {
-        self.look(thread, at, bytes)?;
         let (warp, lane) = ((thread / WARP) as usize, thread % WARP);
         let clock = self.clocks[warp].now;
-        for load in &mut self.loads[warp][at as usize..][..bytes as usize] {
-            let last = Event(*load);
-            let others = if last.clock() == clock { last.who() } else { 0 };
-            *load = Event::new(clock, others | 1 << lane).0;
+        for part in Part::of(at, bytes) {
+            self.check_stores(thread, part, Access::Load)?;
+            self.loads.update(part, warp, |last| {
+                let others = if last.clock() == clock { last.who() } else { 0 };
+                Event::new(clock, others | 1 << lane)
+            });
         }
         Ok(())
     }
 
     /// A store of `bytes` bytes by `thread`.
+    #[inline]
     pub(crate) fn store(&mut self, thread: u32, at: u32, bytes: u32) -> Result<(), Cause> {
-        self.check_stores(thread, at, bytes, Access::Store)?;
+        for part in Part::of(at, bytes) {
+            self.check_stores(thread, part, Access::Store)?;
+            self.check_loads(thread, part)?;
+            self.check_reads(thread, part)?;
+            let now = self.clocks[(thread / WARP) as usize].now;
+            self.stores.set(part, 0, Event::new(now, thread));
+        }
+        Ok(())
+    }
+
+    /// Whether `thread` knows of all loads there.
+    #[inline]
+    fn check_loads(&self, thread: u32, part: Part) -> Result<(), Cause> {
         let (warp, lane) = (thread / WARP, (thread % WARP) as usize);
-        let clocks = &self.clocks[warp as usize];
-        for (agent, loads) in (0..).zip(&self.loads) {
-            let loads = &loads[at as usize..][..bytes as usize];
-            let known = if agent == warp { self.past } else { clocks.others[lane].of_agent(agent).max(self.past) };
-            if loads.iter().all(|&load| Event(load).clock() <= known) {
-                continue;
-            }
-            let mut last = u64::MAX;
-            for (at, &load) in (at..).zip(loads) {
-                let mut lanes = if load == last { 0 } else { Event(load).who() };
-                last = load;
+        let others = &self.clocks[warp as usize].others[lane];
+        for agent in 0..self.clocks.len() as Agent {
+            let known = if agent == warp { self.past } else { others.of_agent(agent).max(self.past) };
+            for (at, load) in (part.address()..).zip(self.loads.at(part, agent as usize)) {
+                let mut lanes = if load.clock() <= known { 0 } else { load.who() };
                 while lanes != 0 {
                     let other = agent * WARP + lanes.trailing_zeros();
                     lanes &= lanes - 1;
-                    if !self.knows(thread, other, Event(load).clock()) {
+                    if !self.knows(thread, other, load.clock()) {
                         return Err(self.race(thread, Access::Store, at, Access::Load, other));
                     }
                 }
             }
         }
-        let chunks = at as usize / CHUNK..=(at + bytes - 1) as usize / CHUNK;
+        Ok(())
+    }
+
+    /// Whether `thread` knows of all reads by products there.
+    #[inline]
+    fn check_reads(&self, thread: u32, part: Part) -> Result<(), Cause> {
+        let others = &self.clocks[(thread / WARP) as usize].others[(thread % WARP) as usize];
         for (warpgroup, reads) in (0..).zip(&self.reads) {
             let agent = self.products_of(warpgroup);
-            let known = clocks.others[lane].of_agent(agent).max(self.past);
-            if reads[chunks.clone()].iter().any(|&read| Event(read).clock() > known) {
-                return Err(self.race(thread, Access::Store, at, Access::Load, agent * WARP));
+            if reads[part.chunk] > others.of_agent(agent).max(self.past) {
+                return Err(self.race(thread, Access::Store, part.address(), Access::Load, agent * WARP));
             }
         }
-        self.stores[at as usize..][..bytes as usize].fill(Event::new(clocks.now, thread).0);
         Ok(())
     }
 
     /// A copy that completes on an mbarrier in its phase number `phase` (from 1) has stored.
     pub(crate) fn copied(&mut self, agent: Agent, phase: u32, at: u32, bytes: u32) {
         let event = Event::new(self.clock_of(phase), agent * WARP);
-        self.stores[at as usize..][..bytes as usize].fill(event.0);
+        Part::of(at, bytes).for_each(|part| self.stores.set(part, 0, event));
     }
 
     /// Whether all lanes of a warp may let products read what is there. `last` is the last store that it found they may.
-    pub(crate) fn offer(&self, warp: u32, at: u32, bytes: u32, last: &mut u64) -> Result<(), Cause> {
-        for (at, &store) in (at..).zip(&self.stores[at as usize..][..bytes as usize]) {
-            if store != *last {
-                let (who, clock) = (Event(store).who(), Event(store).clock());
-                for thread in warp * WARP..(warp + 1) * WARP {
-                    if !self.knows(thread, who, clock) {
-                        return Err(self.race(thread, Access::Load, at, Access::Store, who));
-                    }
+    pub(crate) fn offer(&self, warp: u32, at: u32, bytes: u32, last: &mut Option<Event>) -> Result<(), Cause> {
+        for part in Part::of(at, bytes) {
+            for (at, store) in (part.address()..).zip(self.stores.at(part, 0)) {
+                if *last != Some(store) {
+                    self.offer_store(warp, at, store)?;
+                    *last = Some(store);
                 }
-                if clock > self.past && self.fenced.get(who as usize).is_some_and(|&fenced| clock > fenced) {
-                    return Err(Cause::Unfenced { address: at % self.pitch, by: self.actor(warp * WARP, who) });
-                }
-                *last = store;
             }
+        }
+        Ok(())
+    }
+
+    fn offer_store(&self, warp: u32, at: u32, store: Event) -> Result<(), Cause> {
+        let (who, clock) = (store.who(), store.clock());
+        for thread in warp * WARP..(warp + 1) * WARP {
+            if !self.knows(thread, who, clock) {
+                return Err(self.race(thread, Access::Load, at, Access::Store, who));
+            }
+        }
+        if clock > self.past && self.fenced.get(who as usize).is_some_and(|&fenced| clock > fenced) {
+            return Err(Cause::Unfenced { address: at % self.pitch, by: self.actor(warp * WARP, who) });
         }
         Ok(())
     }
 
     /// Products of a warpgroup's group number `group` (from 1) have read the chunk there.
     pub(crate) fn multiplied(&mut self, warpgroup: u32, group: u32, at: u32) {
-        let event = Event::new(self.clock_of(group), 1);
-        self.reads[warpgroup as usize][at as usize / CHUNK] = event.0;
+        self.reads[warpgroup as usize][at as usize / CHUNK] = self.clock_of(group);
     }
 
     /// What `thread` stored so far becomes visible to copies and products.

@@ -1,5 +1,6 @@
 //! Shared memory of the blocks that run together.
 
+use crate::events::Event;
 use crate::machine::{Machine, Outcome, enter};
 use crate::{Access, Cause, Launch, Misuse};
 
@@ -198,7 +199,7 @@ impl Machine<'_> {
 
     /// A warp issues a product that will read the chunk at `address`; the first warp to do so holds it. `last` is for
     /// [`crate::race::Races::offer`].
-    pub(crate) fn offer_chunk(&mut self, warp: u32, address: u32, hold: bool, last: &mut u64) -> Outcome<()> {
+    pub(crate) fn offer_chunk(&mut self, warp: u32, address: u32, hold: bool, last: &mut Option<Event>) -> Outcome<()> {
         let (base, bytes) = (self.base, CHUNK as u32);
         let checked = self.shared.check(address, bytes, bytes, Access::Load).and_then(|()| match &self.races {
             Some(races) => {

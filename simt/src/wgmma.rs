@@ -151,7 +151,7 @@ impl Machine<'_> {
     }
 
     fn offer(&mut self, warp: u32, product: Product, hold: bool) -> Outcome<()> {
-        let mut last = u64::MAX;
+        let mut last = None;
         match (product.chunks_of_a(), product.chunks_of_b()) {
             (Ok(a), Ok(b)) => a.chain(b).try_for_each(|chunk| self.offer_chunk(warp, chunk, hold, &mut last)),
             (Err(cause), _) | (_, Err(cause)) => self.fault(cause),

@@ -10,8 +10,8 @@ use builder::Project;
 use clap::Args;
 use serde_json::Value;
 
-/// Files that all crates share.
-const SHARED: [&str; 2] = ["Cargo.toml", "Cargo.lock"];
+/// Files that all crates share: the manifest, the versions and the licences that it names.
+const SHARED: [&str; 4] = ["Cargo.toml", "Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT"];
 
 #[derive(Args)]
 pub(crate) struct Arguments {

@@ -1,6 +1,6 @@
 //! The CUDA driver: the only module that names cust.
 //!
-//! cust opens devices and owns contexts, streams, events and memory. [`raw`] declares the calls it lacks, and those that
+//! cust opens devices and owns contexts, streams, events and memory. `raw` declares the calls it lacks, and those that
 //! report a kernel's faults, whose codes it has no names for. Objects keep the context of their GPU alive and make it
 //! current on the thread that uses them.
 

@@ -238,13 +238,10 @@ mod tests {
         cases::Case,
         device::{Code, Correctness, Device, Failure, Samples, Subject, TimingPlan, replay::Replay},
         evolve::{
-            earlier::Earlier,
-            engine::{Run, evolve},
-            journal::Journal,
             outcome::Outcome,
             settings::{Lab, Peers, Proposer, Settings},
             source::{Compiled, Rewrite, Source},
-            tests::{Bank, cases, record, run_on, space},
+            tests::{Bank, record, run_in, run_on, space},
         },
         record::fixture,
     };
@@ -379,17 +376,9 @@ mod tests {
         let settings = settings(&silent(&number), PATIENCE);
         let device = Replay::new(record());
         let run = |deadline: Option<Instant>, resume: bool| {
-            let run = Run {
-                settings: &settings,
-                space: &space(record()),
-                source: &mut device.clone(),
-                lab: &mut Bank(device.clone()),
-                cases: &cases(),
-                earlier: &Earlier::default(),
-                deadline,
-                progress: &mut |_| (),
-            };
-            evolve(run, |header| Ok(Journal::open(&journal, header, resume)?)).unwrap()
+            let mut lab = Bank(device.clone());
+            let journal = Some((journal.as_path(), resume));
+            run_in(&mut lab, &mut device.clone(), &space(record()), &settings, journal, deadline).unwrap()
         };
         let begun = Instant::now();
         let outcome = run(Some(begun + Duration::from_secs(2)), false);
@@ -501,17 +490,8 @@ mod tests {
         let answer = format!("{{\"candidates\": [{{\"variant\": \"{variant}\", \"source\": \"new\"}}]}}");
         let outcome = |cpu: Result<Correctness, Failure>| {
             let both = Both { record: Replay::new(record()), cpu };
-            let run = Run {
-                settings: &settings(&always(&answer), PATIENCE),
-                space: &space(record()),
-                source: &mut both.clone(),
-                lab: &mut both.clone(),
-                cases: &cases(),
-                earlier: &Earlier::default(),
-                deadline: None,
-                progress: &mut |_| (),
-            };
-            evolve(run, |_| Ok(Journal::unkept())).unwrap()
+            let settings = settings(&always(&answer), PATIENCE);
+            run_in(&mut both.clone(), &mut both.clone(), &space(record()), &settings, None, None).unwrap()
         };
         let edited = |outcome: &Outcome| {
             outcome.trials.iter().filter(|trial| trial.candidate().edit.is_some()).map(|trial| trial.variant).next()

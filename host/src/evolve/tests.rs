@@ -95,15 +95,27 @@ pub(super) fn run_on(
     settings: &Settings,
     journal: Option<(&Path, bool)>,
 ) -> Result<Outcome, EvolveError> {
+    run_in(&mut Bank(device), source, space, settings, journal, None)
+}
+
+/// A run from a lab's devices on, which ends by itself at the deadline.
+pub(super) fn run_in(
+    lab: &mut dyn Lab,
+    source: &mut dyn Source,
+    space: &Space,
+    settings: &Settings,
+    journal: Option<(&Path, bool)>,
+    deadline: Option<Instant>,
+) -> Result<Outcome, EvolveError> {
     let mut ignore = |_: Progress<'_>| {};
     let run = Run {
         settings,
         space,
         source,
-        lab: &mut Bank(device),
+        lab,
         cases: &cases(),
         earlier: &Earlier::default(),
-        deadline: None,
+        deadline,
         progress: &mut ignore,
     };
     evolve(run, |header| match journal {
@@ -461,17 +473,8 @@ fn a_time_limit_stops_the_run_and_its_journal_remembers() {
     let path = folder.path().join("journal.jsonl");
     let (device, space, settings) = (Replay::new(record()), space(record()), Settings::default());
     let run = |resume: bool, deadline: Option<Instant>| {
-        let run = Run {
-            settings: &settings,
-            space: &space,
-            source: &mut device.clone(),
-            lab: &mut Bank(device.clone()),
-            cases: &cases(),
-            earlier: &Earlier::default(),
-            deadline,
-            progress: &mut |_| (),
-        };
-        evolve(run, |header| Ok(Journal::open(&path, header, resume)?)).unwrap()
+        let mut lab = Bank(device.clone());
+        run_in(&mut lab, &mut device.clone(), &space, &settings, Some((&path, resume)), deadline).unwrap()
     };
     let stopped = run(false, Some(Instant::now()));
     assert_eq!(stopped.budget.spent, 1);
@@ -515,17 +518,8 @@ fn a_time_limit_ends_a_trial_that_is_under_way() {
     let path = folder.path().join("journal.jsonl");
     let (replay, space, settings) = (Replay::new(record()), space(record()), Settings::default());
     let run = |resume: bool, deadline: Option<Instant>| {
-        let run = Run {
-            settings: &settings,
-            space: &space,
-            source: &mut replay.clone(),
-            lab: &mut Bank(Patient { replay: replay.clone(), deadline: None }),
-            cases: &cases(),
-            earlier: &Earlier::default(),
-            deadline,
-            progress: &mut |_| (),
-        };
-        evolve(run, |header| Ok(Journal::open(&path, header, resume)?)).unwrap()
+        let mut lab = Bank(Patient { replay: replay.clone(), deadline: None });
+        run_in(&mut lab, &mut replay.clone(), &space, &settings, Some((&path, resume)), deadline).unwrap()
     };
     let stopped = run(false, Some(Instant::now() + Duration::from_secs(2)));
     assert_eq!(stopped.notes, [format!("stopped after {} trials: the time was up", stopped.trials.len())]);
@@ -661,4 +655,27 @@ fn reports_say_what_won_by_how_much_and_against_what() {
     }
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
     assert!(!page.contains("NaN") && !page.contains("http"), "the page is complete in itself");
+}
+
+#[test]
+fn elites_are_held_against_the_peaks_of_a_gpu_that_is_known() {
+    let mut outcome = replay(&Settings::default());
+    let (of_matrix, of_memory) = ("% of the matrix peak", "% of memory bandwidth, memory bounds it");
+    let shown = |outcome: &Outcome| {
+        let page = crate::report::html::page(outcome);
+        [of_matrix, of_memory, "Peaks are the GPU's"].map(|text| page.matches(text).count())
+    };
+    assert_eq!(shown(&outcome), [0; 3], "nobody knows the peaks of a Test GPU");
+    outcome.run.device.name = "NVIDIA H100 80GB HBM3".into();
+    assert_eq!(shown(&outcome), [outcome.elites.len(), outcome.elites.len(), 1]);
+    // 2^29 operations and 2^21 bytes in 10 us, of 989.4 TFLOP/s and 3.35 TB/s.
+    let (fastest, problem) = (outcome.elites[0], outcome.run.problem);
+    outcome.elites.truncate(1);
+    outcome.trials.iter_mut().filter(|trial| trial.number == fastest).for_each(|trial| trial.us = 10.0);
+    assert_eq!((problem.flops(), problem.bytes()), (1 << 29, 1 << 21));
+    let page = crate::report::html::page(&outcome);
+    assert!(
+        page.contains("53.7 TFLOP/s: 5.4 % of the matrix peak, 6.3 % of memory bandwidth, memory bounds it"),
+        "{page}"
+    );
 }

@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod floor;
 pub mod noise;
+pub mod roofline;
 pub mod sittings;
 pub mod statistics;
 pub mod timing;

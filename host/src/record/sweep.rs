@@ -1,6 +1,6 @@
 //! The record of a sweep: every variant of a declared part of the space, measured on one GPU.
 //!
-//! A [log](super::log) of a header and then rows, compressed with zstd once it is complete. Failures are rows too.
+//! A [log] of a header and then rows, compressed with zstd once it is complete. Failures are rows too.
 
 use std::{
     collections::{BTreeMap, HashMap},

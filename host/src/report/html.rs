@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     evolve::{insight::Effect, outcome::Outcome, trial::Trial},
-    measure::statistics,
+    measure::{roofline::Position, statistics},
 };
 
 pub(super) const STYLE: &str = include_str!("report.css");
@@ -183,11 +183,18 @@ fn elites(outcome: &Outcome) -> String {
             let noun = if count == 1 { "ancestor" } else { "ancestors" };
             format!("<details><summary>{count} {noun}</summary><ul>{ancestors}</ul></details>")
         };
-        let tflops = words::tflops(outcome, trial.us);
+        let roofline = words::roofline(outcome, trial.us);
         let genes = escape(&trial.candidate().to_string());
-        Some(format!("<li>{}, {tflops:.1} TFLOP/s<br><code>{genes}</code>{lineage}</li>", line(trial)))
+        Some(format!("<li>{}, {roofline}<br><code>{genes}</code>{lineage}</li>", line(trial)))
     };
-    format!("<ol>{}</ol>", outcome.elites.iter().filter_map(elite).collect::<String>())
+    let elites: String = outcome.elites.iter().filter_map(elite).collect();
+    let note = if Position::of(&outcome.run.problem, &outcome.run.device.name, 1.0).is_none() {
+        ""
+    } else {
+        "<p>Peaks are the GPU's by its datasheet. Bytes count once for each tensor, wherever they come from: repeated \
+         launches find what fits in L2. What would reach its peak first bounds the problem.</p>"
+    };
+    format!("<ol>{elites}</ol>{note}")
 }
 
 fn effects(outcome: &Outcome) -> String {

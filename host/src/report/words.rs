@@ -9,7 +9,10 @@ use crate::{
         outcome::{Execution, Outcome, Overturned},
         trial::{Operator, Trial},
     },
-    measure::statistics::{self, Interval},
+    measure::{
+        roofline::Position,
+        statistics::{self, Interval},
+    },
 };
 
 /// `0.612 [0.605, 0.620]`, or the estimate alone where nothing bounds it.
@@ -47,6 +50,15 @@ pub(super) fn times(us: &[f64]) -> String {
 /// TFLOP/s at this time.
 pub(super) fn tflops(outcome: &Outcome, us: f64) -> f64 {
     outcome.run.problem.flops() as f64 / us / 1e6
+}
+
+/// Throughput at this time and where that lies under the GPU's peaks, if they are known.
+pub(super) fn roofline(outcome: &Outcome, us: f64) -> String {
+    let rate = format!("{:.1} TFLOP/s", tflops(outcome, us));
+    let Some(position) = Position::of(&outcome.run.problem, &outcome.run.device.name, us) else { return rate };
+    let bound = if position.is_bound_by_memory() { "memory bounds it" } else { "matrix products bound it" };
+    let [matrix, memory] = [position.matrix, position.memory].map(|share| 100.0 * share);
+    format!("{rate}: {matrix:.1} % of the matrix peak, {memory:.1} % of memory bandwidth, {bound}")
 }
 
 /// How a trial came to be: its operator and the genes that differ from its first parent.
