@@ -46,7 +46,7 @@ impl Source {
 fn bench(criterion: &mut Criterion, timer: &Timer, source: &Source, problem: &Problem) -> Result<(), Box<dyn Error>> {
     let gpu = timer.stream().gpu();
     let plan = Attention::new(gpu, &source.library, source.dispatch.as_ref(), problem)?;
-    let inputs = Inputs { distribution: Distribution::Normal, seed: 0 }.generate(problem)?;
+    let inputs = Inputs::new(Distribution::Normal, 0).generate(problem)?;
     let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|tensor| Buffer::of(gpu, tensor.storage.inner()));
     let (q, k, v) = (q?, k?, v?);
     let o = Buffer::new(gpu, plan.layouts().o.extent()? * plan.layouts().o.element.bytes())?;

@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 
 use builder::{BuildError, PtxArtifact};
 use serde::{Deserialize, Serialize};
-use spec::{DeviceLimits, Family, Illegal, ParseError, Problem, Strides, TensorStrides, Variant, defaults, legal};
+use spec::{
+    DeviceLimits, Family, Features, Illegal, Pages, ParseError, Problem, Strides, TensorStrides, Variant, defaults,
+    legal,
+};
 
-use crate::attention::{AttentionError, Kernels, check_problem};
+use crate::attention::{AttentionError, Kernels, check_problem, geometry};
 use crate::record::file::{self, FileError};
 
 /// Version of the records' format.
@@ -187,6 +190,8 @@ pub enum Choice {
     Given,
     /// A record names it.
     Recorded(Entry),
+    /// It is that of one batch entry, whatever the batch, and taken for it so.
+    ForAnyBatch(Box<Self>),
     /// It is a default, since no record could be followed.
     Default(Refusal),
     /// It is a default too, but not the one that should be the fastest, whose code cannot be had.
@@ -204,6 +209,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given => f.write_str("named by the caller"),
+            Self::ForAnyBatch(choice) => write!(f, "for any batch, {choice}"),
             Self::Recorded(Entry { hot_us, driver, record, .. }) => {
                 write!(f, "recorded with {hot_us:.2} us, driver {driver}, {record}")
             }
@@ -291,6 +297,41 @@ pub fn choose<K: Kernels>(
         Ok(chosen) => Ok(chosen),
         Err(refusal) => default(kernels, limits, problem, refusal),
     }
+}
+
+/// Like [`choose`], as if there were one batch entry: the variant is the same for every batch, and with it the bits of a row.
+///
+/// How many entries are packed together, and over how many pages, does not count either; `seqlen_q` and `seqlen_kv`, the most that
+/// an entry may have, do.
+///
+/// # Errors
+///
+/// [`AttentionError::Illegal`] also if the strides between batch entries are none that this variant can take: another one would
+/// give other bits.
+pub fn choose_for_any_batch<K: Kernels>(
+    kernels: &K,
+    gpu: &str,
+    limits: &DeviceLimits,
+    dispatch: Option<&Dispatch>,
+    problem: &Problem,
+) -> Result<Chosen<K::Artifact>, AttentionError> {
+    check_problem(limits, problem)?;
+    let chosen = choose(kernels, gpu, limits, dispatch, &of_one_entry(problem))?;
+    geometry(limits, problem, &chosen.variant)?;
+    Ok(Chosen { choice: Choice::ForAnyBatch(Box::new(chosen.choice)), ..chosen })
+}
+
+/// What is asked of one batch entry: the problem without all that another batch could change.
+fn of_one_entry(problem: &Problem) -> Problem {
+    let Features { packed_q, packed_kv, pages, .. } = problem.features;
+    // As much as an entry may have, so that the choice does not depend on what the others have.
+    let features = Features {
+        packed_q: packed_q.map(|_| problem.seqlen_q),
+        packed_kv: packed_kv.map(|_| problem.seqlen_kv),
+        pages: pages.map(|pages| Pages { count: pages.columns, ..pages }),
+        ..problem.features
+    };
+    Problem { batch: 1, features, ..*problem }
 }
 
 /// Like [`choose`], by the records in a file. A file that cannot be used leaves the default too.
@@ -445,6 +486,43 @@ pub(crate) mod tests {
         assert!(matches!(with(&|entry| entry.variant.clone_from(&huge)), Refusal::Illegal { .. }));
         let absent = second.to_string().replace("stages=2", "stages=1").replace("tile_kv=64", "tile_kv=32");
         assert!(matches!(with(&|entry| entry.variant.clone_from(&absent)), Refusal::Code(_)));
+    }
+
+    #[test]
+    fn one_variant_serves_every_batch() {
+        let [first, second] = two();
+        let (library, _folder) = library(&[first, second]);
+        let choose = |dispatch: Option<&Dispatch>, problem: &Problem| {
+            choose_for_any_batch(&library, GPU, &LIMITS, dispatch, problem)
+        };
+        let many = Problem { batch: 1000, ..Problem::SEED };
+        assert_ne!(defaults(&many, &LIMITS).next(), Some(first));
+        for problem in [Problem::SEED, many, many.in_bhsd()] {
+            assert_eq!(choose(None, &problem).unwrap().variant, first);
+            // The record is of one batch entry in another layout than the last.
+            let chosen = choose(Some(&dispatch(&second)), &problem).unwrap();
+            assert_eq!(chosen.variant, if problem == many.in_bhsd() { first } else { second });
+            assert!(chosen.choice.to_string().starts_with("for any batch, "), "{}", chosen.choice);
+        }
+        let mut odd = Problem { batch: 2, ..Problem::SEED };
+        odd.strides.k.batch += 1;
+        assert!(super::choose(&library, GPU, &LIMITS, None, &odd).is_err(), "only the two are there");
+        let refusal = choose(None, &odd).unwrap_err();
+        assert!(matches!(refusal, AttentionError::Illegal { reason: Illegal::Alignment { tensor: 'K', .. }, .. }));
+    }
+
+    #[test]
+    fn what_other_entries_have_does_not_count() {
+        let pages = |count| Some(Pages { count, size: 16, columns: 40 });
+        let of = |batch, packed, pages| {
+            let features = Features { packed_q: Some(packed), used_kv: true, pages, ..Features::NONE };
+            of_one_entry(&Problem { batch, features, ..Problem::SEED }.in_bshd())
+        };
+        let one = of(1, 9, pages(40));
+        // Nobody steps from one batch entry to the next.
+        let strides = one.strides;
+        assert_eq!(one, Problem { strides, ..of(7, 2000, pages(300)) });
+        assert!(legal(&one, &Variant::smallest(Family::Tiled), &LIMITS).is_ok());
     }
 
     #[test]

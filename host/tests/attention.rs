@@ -5,15 +5,18 @@
 use std::sync::{Arc, Mutex};
 
 use builder::{BuildError, Library};
-use host::cases::{Case, Extent, odd_strides, random, suite};
+use host::attention::{Attention, Kernels};
+use host::cases::{Case, Distribution, Extent, Inputs, Tensors, odd_addresses, odd_strides, random, suite};
 use host::device::cuda::Cuda;
 use host::device::remote::{Patience, Remote};
 use host::device::simt::Simt;
 use host::device::{Code, Device, Failure, Pace, Samples, Subject, TimingPlan, worker};
+use host::dispatch::{choose, choose_for_any_batch};
 use host::driver::Gpu;
-use host::oracle::metamorphic::RELATIONS;
+use host::oracle::Outputs;
+use host::oracle::metamorphic::{Executor, RELATIONS, Relation};
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{DeviceLimits, Dtype, Features, Gene, Kernel, Problem, Variant, Window, defaults, legal};
+use spec::{DeviceLimits, Dtype, Features, Gene, Kernel, Problem, Sm, Variant, Window, defaults, legal};
 
 /// The argument with which this program serves a GPU to itself.
 const SERVE: &str = "--serve-gpu";
@@ -129,6 +132,12 @@ const KERNELS: [(&str, &str, u32, Dtype); 17] = [
 /// core, columns of a warp and chunks of a row. A GPU runs them all.
 const SAMPLED_HEAD_DIMS: [u32; 3] = [72, 96, 168];
 
+/// The head_dim of which kernels elsewhere left parts of packed outputs unwritten: its fallbacks with features are run too.
+const VARLEN_HEAD_DIM: u32 = 192;
+
+/// Some feature, by which kernels with features are asked for.
+const FEATURES: Features = Features { window: Window { left: Some(40), right: Some(30) }, ..Features::NONE };
+
 /// What the CPU machine is: few multiprocessors, so that persistent blocks have several query tiles.
 const MACHINE: DeviceLimits = DeviceLimits { multiprocessors: 3, ..DeviceLimits::H100 };
 
@@ -169,8 +178,7 @@ fn kernels() -> Vec<Tested> {
         variant: variant.parse().expect("a variant of the table"),
     });
     let featured = plain.clone().into_iter().filter_map(|Tested { name, problem, variant }| {
-        let features = Features { window: Window { left: Some(40), right: Some(30) }, ..Features::NONE };
-        let problem = Problem { features, ..problem };
+        let problem = Problem { features: FEATURES, ..problem };
         // Families without features are left out, and genes that do not go with them are off.
         let variant = variant.with(Gene::EarlyLaunch, 0).unwrap_or(variant);
         legal(&problem, &variant, &MACHINE).ok()?;
@@ -181,13 +189,14 @@ fn kernels() -> Vec<Tested> {
 
 /// What problems of this head_dim get while nobody has tuned them: a few rows of many keys, many rows, and what runs
 /// anywhere.
-fn fallbacks(head_dim: u32, dtype: Dtype) -> Vec<Tested> {
-    let few = Problem::new(1, 2, 100, head_dim, dtype);
+fn fallbacks(head_dim: u32, dtype: Dtype, features: Features) -> Vec<Tested> {
+    let few = Problem { features, ..Problem::new(1, 2, 100, head_dim, dtype) };
     let first = |problem: &Problem| defaults(problem, &DeviceLimits::H100).next();
     let any = defaults(&few, &DeviceLimits::H100).last();
     let variants = [first(&few), first(&few.with_seqlens(16_384, 16_384)), any];
+    let featured = if few.needs_features() { "+features" } else { "" };
     let tested = |variant: Variant| Tested {
-        name: format!("{}-{head_dim}-{}", variant.family(), dtype.name()),
+        name: format!("{}-{head_dim}-{}{featured}", variant.family(), dtype.name()),
         problem: few,
         variant,
     };
@@ -224,25 +233,118 @@ fn simt() -> Vec<Trial> {
                 Ok(())
             }));
         }
-        for (relation, check) in if tested.problem.needs_features() { &[][..] } else { &RELATIONS } {
+        for (relation, check) in relations(&tested) {
             let (tested, code) = (tested.clone(), Arc::clone(&code));
             let name = format!("simt/{}/metamorphic/{relation}", tested.name);
             trials.push(Trial::test(name, move || {
                 let code = built(&code)?;
                 let mut device = Simt::new(MACHINE);
-                let problem = Problem { heads_q: 4, ..tested.problem }.with_heads_kv(2).with_seqlens(20, 70);
-                Ok(check(&mut device.executor(tested.variant, &code), &problem)?)
+                Ok(check(&mut device.executor(tested.variant, &code), &related(&tested))?)
             }));
         }
     }
+    let of_batches = Arc::clone(&code);
     trials.push(Trial::test("simt/modelled-times", move || modelled_times(built(&code)?)));
+    for features in [Features::NONE, FEATURES] {
+        let code = Arc::clone(&of_batches);
+        let name = if features == FEATURES { "+features" } else { "" };
+        trials.push(Trial::test(format!("simt/any-batch{name}"), move || {
+            let code = built(&code)?;
+            let many = entries(features);
+            let ordinary =
+                |batch| Ok::<_, Failed>(choose(&Every, "untuned", &MACHINE, None, &Problem { batch, ..many })?.variant);
+            if ordinary(1)? == ordinary(many.batch)? {
+                return Err("the ordinary choice does not depend on the batch here, so that this proves nothing".into());
+            }
+            any_batch(&many, &for_any_batch, &mut |problem, variant, tensors| {
+                Ok(Simt::new(MACHINE).executor(variant, &code).run(problem, tensors)?)
+            })
+        }));
+    }
     trials
+}
+
+/// A problem for which the CPU machine's defaults depend on the batch: one entry leaves multiprocessors idle, three do not.
+fn entries(features: Features) -> Problem {
+    Problem { features, ..Problem::new(3, 1, 64, 64, Dtype::F16) }.with_seqlens(64, 150)
+}
+
+/// A source that has every kernel: what the CPU machine runs is built elsewhere.
+struct Every;
+
+impl Kernels for Every {
+    type Artifact = Kernel;
+
+    fn find(&self, kernel: &Kernel, _: Sm) -> Result<Kernel, BuildError> {
+        Ok(*kernel)
+    }
+
+    fn sha256<'a>(&self, _: &'a Kernel) -> &'a str {
+        ""
+    }
+
+    fn ptx(&self, kernel: &Kernel) -> Result<String, BuildError> {
+        let reason = "the CPU machine runs no PTX".to_owned();
+        Err(BuildError::Unavailable { kernel: Box::new(*kernel), sm: MACHINE.sm, reason })
+    }
+}
+
+/// The variant for a problem in any batch.
+fn for_any_batch(problem: &Problem) -> Result<Variant, Failed> {
+    Ok(choose_for_any_batch(&Every, "untuned", &MACHINE, None, problem)?.variant)
+}
+
+/// Runs a problem.
+type Run<'a> = &'a mut dyn FnMut(&Problem, Variant, &Tensors) -> Result<Outputs, Failed>;
+
+/// Each batch entry has the bits that it has alone.
+fn any_batch(
+    many: &Problem,
+    variant: &dyn Fn(&Problem) -> Result<Variant, Failed>,
+    run: Run<'_>,
+) -> Result<(), Failed> {
+    let one = Problem { batch: 1, ..*many };
+    let [of_one, of_many] = [variant(&one)?, variant(many)?];
+    if of_one != of_many {
+        return Err(format!("{of_one} for one batch entry, {of_many} for {}", many.batch).into());
+    }
+    let tensors = Inputs::new(Distribution::Normal, 5).generate(many)?;
+    let together = run(many, of_many, &tensors)?;
+    let rows = (many.heads_q * many.seqlen_q) as usize;
+    for entry in 0..many.batch {
+        let mut alone = Tensors::unset(&one)?;
+        for (to, from) in [(&mut alone.q, &tensors.q), (&mut alone.k, &tensors.k), (&mut alone.v, &tensors.v)] {
+            for (_, seq, head) in to.rows() {
+                let values: Vec<_> = from.values(entry, seq, head).collect();
+                to.set_row(0, seq, head, &values);
+            }
+        }
+        let alone = run(&one, of_one, &alone)?;
+        let same = alone.o.rows().all(|(_, seq, head)| alone.o.row(0, seq, head) == together.o.row(entry, seq, head))
+            && *alone.lse.inner() == together.lse.inner()[entry as usize * rows..][..rows];
+        if !same {
+            return Err(format!("batch entry {entry} has other bits alone than among {}", many.batch).into());
+        }
+    }
+    Ok(())
+}
+
+/// What must hold between runs of a kernel: relations are of problems without features.
+fn relations(tested: &Tested) -> &'static [(&'static str, Relation)] {
+    if tested.problem.needs_features() { &[] } else { &RELATIONS }
+}
+
+/// A problem to run a relation's kernels on.
+fn related(tested: &Tested) -> Problem {
+    Problem { heads_q: 4, ..tested.problem }.with_heads_kv(2).with_seqlens(20, 70)
 }
 
 /// The fallbacks that the CPU machine runs, in both dtypes by turns.
 fn fallback_sample() -> Vec<Tested> {
     let dtypes = [Dtype::F16, Dtype::Bf16].into_iter().cycle();
-    SAMPLED_HEAD_DIMS.into_iter().zip(dtypes).flat_map(|(head_dim, dtype)| fallbacks(head_dim, dtype)).collect()
+    let plain = SAMPLED_HEAD_DIMS.into_iter().zip(dtypes);
+    let plain = plain.flat_map(|(head_dim, dtype)| fallbacks(head_dim, dtype, Features::NONE));
+    plain.chain(fallbacks(VARLEN_HEAD_DIM, Dtype::Bf16, FEATURES)).collect()
 }
 
 /// Tensor cores are faster than none by the model too, and a modelled time has no noise.
@@ -287,6 +389,14 @@ fn cuda() -> Vec<Trial> {
                         device.check(&subject, part).map_err(|failure| format!("{}: {failure}", tested.name))?;
                     }
                 }
+                if extent == Extent::Large {
+                    // In this process: a kernel that has come so far breaks no context.
+                    let mut device = Cuda::open(0)?;
+                    for (relation, check) in relations(tested) {
+                        check(&mut device.executor(&subject), &related(tested))
+                            .map_err(|failure| format!("{}: {relation}: {failure}", tested.name))?;
+                    }
+                }
             }
             Ok(())
         })
@@ -294,10 +404,35 @@ fn cuda() -> Vec<Trial> {
     let built = kernels().into_iter().filter(|tested| tested.name != LOCAL_MEMORY);
     let table = built.map(|tested| (format!("cuda/{}", tested.name), vec![tested], Extent::Large));
     let every_head_dim = (8..=256).step_by(8).map(|head_dim| {
-        let kernels = [Dtype::F16, Dtype::Bf16].into_iter().flat_map(|dtype| fallbacks(head_dim, dtype)).collect();
+        let each = |features| Dtype::ALL.into_iter().flat_map(move |dtype| fallbacks(head_dim, dtype, features));
+        let featured = (head_dim == VARLEN_HEAD_DIM).then(|| each(FEATURES));
+        let kernels = each(Features::NONE).chain(featured.into_iter().flatten()).collect();
         (format!("cuda/fallbacks-of-head-dim-{head_dim}"), kernels, Extent::Small)
     });
-    table.chain(every_head_dim).map(|(name, kernels, extent)| trial(name, kernels, extent)).collect()
+    let any_batch = Trial::test("cuda/any-batch", any_batch_on_gpu);
+    let any_batch = match &gpu {
+        Ok(_) => any_batch,
+        Err(reason) => any_batch.with_ignored_flag(true).with_kind(reason.to_string()),
+    };
+    let trials = table.chain(every_head_dim).map(|(name, kernels, extent)| trial(name, kernels, extent));
+    trials.chain([any_batch]).collect()
+}
+
+/// The public API's plans for one batch entry and for many are of one variant, and give a row the same bits.
+fn any_batch_on_gpu() -> Result<(), Failed> {
+    let (gpu, library, mut device) = (Gpu::open(0)?, Library::open()?, Cuda::open(0)?);
+    for features in [Features::NONE, FEATURES] {
+        let many = Problem { features, ..Problem::new(64, 8, 512, 64, Dtype::F16) };
+        let variant = |problem: &Problem| Ok(*Attention::batch_invariant(&gpu, &library, None, problem)?.variant());
+        any_batch(&many, &variant, &mut |problem, variant, tensors| {
+            let built = library.ptx(&[variant.kernel(problem)], gpu.limits().sm).swap_remove(0)?;
+            let code = Code::Ptx { sha256: built.sha256, path: built.path };
+            let subject =
+                Subject { problem: *problem, variant, geometry: legal(problem, &variant, gpu.limits())?, code };
+            Ok(device.executor(&subject).run(problem, tensors)?)
+        })?;
+    }
+    Ok(())
 }
 
 /// As many problems drawn at random as asked for by [`RANDOM`], or so many. A failure names the seed and the problem.
@@ -314,15 +449,20 @@ fn random_cases(tested: &Tested, count: u64) -> Result<Vec<Case>, Failed> {
 fn cases(tested: &Tested, extent: Extent) -> Vec<Case> {
     let mut cases = suite(&tested.problem, extent);
     cases.extend(odd_strides(&tested.problem));
+    cases.extend(odd_addresses(&tested.problem, tested.variant.get(Gene::LoadBytes).map_or(16, u32::from)));
     cases.retain(|case| legal(&case.problem, &tested.variant, &DeviceLimits::H100).is_ok());
     cases
 }
 
 /// The library of all kernels, built by whoever asks first.
 fn built(code: &Mutex<Option<Result<Code, BuildError>>>) -> Result<Code, Failed> {
+    let of_batches =
+        [Features::NONE, FEATURES].map(entries).map(|problem| Ok(for_any_batch(&problem)?.kernel(&problem)));
+    let of_batches = of_batches.into_iter().collect::<Result<Vec<_>, Failed>>()?;
     let build = || {
         let tested = kernels().into_iter().chain(fallback_sample());
-        let kernels: Vec<Kernel> = tested.map(|tested| tested.variant.kernel(&tested.problem)).collect();
+        let tested = tested.map(|tested| tested.variant.kernel(&tested.problem));
+        let kernels: Vec<Kernel> = tested.chain(of_batches.iter().copied()).collect();
         Ok(Code::Library { path: Library::open()?.simt(&kernels)? })
     };
     let mut code = code.lock().map_err(|error| error.to_string())?;

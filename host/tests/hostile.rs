@@ -209,7 +209,7 @@ fn zeros_are_refused(place: &Place, seqlen: u32) -> Outcomes {
     let named = |reason: &str| reason.starts_with("O at ") && reason.contains(" is 0.000000e0, expected ");
     ensure(matches!(&refused, Err(Failure::Wrong { reason, .. }) if named(reason)), &refused)?;
     if seqlen == 32_768 {
-        let tensors = Inputs { distribution: Distribution::Normal, seed: 1 }.generate(&problem)?;
+        let tensors = Inputs::new(Distribution::Normal, 1).generate(&problem)?;
         let rows = Reference::of(&problem, &tensors, &[0, 1, 2, 3].map(|row| Row { batch: 0, head: 0, row })).rows;
         let largest = rows.iter().flat_map(|row| &row.exact).fold(0f64, |largest, x| largest.max(x.abs()));
         ensure(largest < 5e-2, &largest)?;

@@ -258,19 +258,36 @@ fn a_bad_request_launches_nothing() -> Outcome {
     overlapping.strides.o = Strides { head: 0, ..overlapping.strides.o };
     let mut negative = Problem::SEED;
     negative.strides.v.seq *= -1;
-    for (problem, expected) in [
-        (Problem::new(1, 1, 1, 65, Dtype::F16), "head_dim_qk is 65; multiples of 8 from 8 to 256 are allowed"),
-        (Problem::SEED.with_heads_kv(3), "heads_q is 8; it must be a multiple of heads_kv, 3"),
+    // flash-attention #1116: a window of -3 is no window without limit.
+    let negative_window = "b1-h1-s8-d64-f16-window-3/0".parse::<Problem>();
+    ensure(negative_window.is_err(), || format!("{negative_window:?}"))?;
+    // pytorch #110630, #127523, triton #621: head_dims that kernels elsewhere cut or padded unasked.
+    let head_dims = [0, 1, 4, 20, 63, 65, 257, 264].map(|head_dim| {
+        let refusal = format!("head_dim_qk is {head_dim}; multiples of 8 from 8 to 256 are allowed");
+        (Problem::new(1, 1, 1, head_dim, Dtype::F16), refusal)
+    });
+    // flash-linear-attention #1029: query heads that do not divide.
+    let heads = [(8, 3), (33, 2), (3, 2), (2, 3)].map(|(heads_q, heads_kv)| {
+        let refusal = format!("heads_q is {heads_q}; it must be a multiple of heads_kv, {heads_kv}");
+        (Problem { heads_q, ..Problem::SEED }.with_heads_kv(heads_kv), refusal)
+    });
+    let others = [
         (Problem { batch: 0, ..Problem::SEED }, "batch is 0; at least 1 is needed"),
+        // flash-attention #2470, #2568: lengths of nothing; batch entries may be empty by lengths of their own.
+        (Problem::SEED.with_seqlens(512, 0), "seqlen_kv is 0; at least 1 is needed"),
+        (Problem::SEED.with_seqlens(0, 512), "seqlen_q is 0; at least 1 is needed"),
+        (Problem { head_dim_v: 20, ..Problem::SEED }, "head_dim_v is 20; multiples of 8 from 8 to 256 are allowed"),
         (Problem { scale: Some(f32::NAN), ..Problem::SEED }, "the softmax scale must be finite"),
         (overlapping, "rows of O overlap"),
         (negative, "V cannot lie in memory so"),
-    ] {
+    ];
+    let others = others.map(|(problem, refusal)| (problem, refusal.to_owned()));
+    for (problem, expected) in head_dims.into_iter().chain(heads).chain(others) {
         let line = match plan(&gpu, &problem) {
             Ok(plan) => return Err(format!("planned: {}", plan.explain()).into()),
             Err(error) => error.message().unwrap_or_default().to_owned(),
         };
-        ensure(line.contains(expected) && !line.contains('\n'), || line)?;
+        ensure(line.contains(&expected) && !line.contains('\n'), || line)?;
     }
     let plan = plan(&gpu, &Problem::SEED)?;
     let stream = Stream::new(&gpu)?;

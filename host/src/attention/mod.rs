@@ -96,6 +96,24 @@ impl Attention {
         Self::from_chosen(gpu, kernels, problem, chosen)
     }
 
+    /// A plan whose variant does not depend on the batch: a row has the same bits in every batch, alone or among others.
+    ///
+    /// The variant is the one that [`Attention::new`] takes for one batch entry, which may leave a GPU idle or slow where a larger
+    /// batch would do better with another. `docs/guide/determinism.md` says what else must be the same.
+    ///
+    /// # Errors
+    ///
+    /// Also [`AttentionError::Illegal`] if this variant cannot take the strides between batch entries.
+    pub fn batch_invariant<K: Kernels>(
+        gpu: &Gpu,
+        kernels: &K,
+        dispatch: Option<&Dispatch>,
+        problem: &Problem,
+    ) -> Result<Self, AttentionError> {
+        let chosen = dispatch::choose_for_any_batch(kernels, gpu.name(), gpu.limits(), dispatch, problem)?;
+        Self::from_chosen(gpu, kernels, problem, chosen)
+    }
+
     /// A plan by the variant that the dispatch records in a file name for this GPU. The file is verified first: records of
     /// another GPU, of code that has changed since, or that cannot be read leave a default, and [`Attention::choice`] says
     /// so. `host verify` checks such a file in depth.

@@ -34,6 +34,14 @@ impl Extras {
         Extra::ALL.into_iter().filter_map(|extra| Some((extra, self.get(extra)?)))
     }
 
+    /// The same arrays and this one, of these bytes.
+    pub fn with(mut self, extra: Extra, bytes: &[u8]) -> Result<Self, CaseError> {
+        let mut array = Array::stray(0, bytes.len())?;
+        array.memory.inner_mut().copy_from_slice(bytes);
+        self.0[extra as usize] = Some(array);
+        Ok(self)
+    }
+
     /// The logit of a head's sink.
     pub fn sink(&self, head: u32) -> Option<f32> {
         Some(self.get(Extra::Sinks)?.f32(head.into()))
@@ -125,6 +133,11 @@ impl Extras {
 }
 
 impl Array {
+    /// The bytes of its elements, the gaps between them included.
+    pub fn elements(&self) -> &[u8] {
+        &self.memory.inner()[self.lead..]
+    }
+
     fn stray(lead: usize, bytes: usize) -> Result<Self, CaseError> {
         let memory = Guarded::poisoned(lead + bytes, STRAY);
         let memory = memory.ok_or(CaseError::Memory { tensor: 'X', elements: bytes as u128 })?;

@@ -3,11 +3,20 @@
 
 use spec::{Align, Bias, Features, Mask, MatrixStrides, Pages, Problem, Window};
 
-use super::{Case, Distribution, Extent, table::plain};
+use super::{Case, Distribution, Extent, Inputs, table::plain};
 
 const FULL: Mask = Mask::Full;
 const CAUSAL: Mask = Mask::Causal(Align::BottomRight);
 const TOP_LEFT: Mask = Mask::Causal(Align::TopLeft);
+
+/// Seed by which packed batch entries get these numbers of rows and keys.
+const ROWS_0101_KEYS_0305: u64 = 9;
+
+/// Seed by which the first batch entry uses no key.
+const NO_KEYS: u64 = 12;
+
+/// Seeds by which arrays begin 0, 1, 2 and 3 elements after where memory does.
+const LEADS: [u64; 4] = [0, 2, 3, 1];
 
 /// The cases, in the dtype, head_dims and scale of `like`.
 pub(super) fn cases(like: &Problem, extent: Extent) -> Vec<Case> {
@@ -21,6 +30,10 @@ pub(super) fn cases(like: &Problem, extent: Extent) -> Vec<Case> {
     cases.extend(pages(like));
     if extent == Extent::Large {
         cases.push(windowed(like, "long", [1025, 4099], CAUSAL, [Some(511), None]));
+        // pytorch #142228: more batch entries and heads than a grid is high.
+        let used = Features { used_kv: true, ..Features::NONE };
+        let many = with(like, [65_537, 2, 1], [1, 3], CAUSAL, used);
+        cases.push(Case::new("lengths/batch-65537", many, Distribution::Normal, 114));
     }
     cases
 }
@@ -39,7 +52,12 @@ fn windowed(like: &Problem, name: &str, lengths: [u32; 2], mask: Mask, [left, ri
 
 fn windows(like: &Problem) -> Vec<Case> {
     let case = |name, lengths, mask, window| windowed(like, name, lengths, mask, window);
+    // flash-attention #2082, for kernels that walk forward: the first tile that a block visits is hidden from its last
+    // rows, and all that these see lies far below zero.
+    let hidden_first = windowed(like, "low-logits-after-hidden-tile", [150, 300], TOP_LEFT, [Some(9), None]);
+    let inputs = Inputs { distribution: Distribution::LowLogits, ..hidden_first.inputs };
     vec![
+        Case { inputs, ..hidden_first },
         // flash-attention #2199: rows outside the band of a short sequence see nothing.
         case("beyond-the-keys", [129, 20], FULL, [Some(32), Some(64)]),
         case("beyond-the-keys-top-left", [129, 20], TOP_LEFT, [Some(32), None]),
@@ -100,6 +118,11 @@ fn sinks(like: &Problem) -> Vec<Case> {
         case("one-key", [5, 1], FULL, Normal),
         case("far-above", [9, 40], CAUSAL, LowLogits),
         case("far-below", [9, 40], FULL, LargeLogits),
+        {
+            // Batch entries without keys: LSE is the sink.
+            let features = Features { used_kv: true, ..features };
+            Case::new("sinks/empty-entries", with(like, [6, 4, 2], [5, 33], CAUSAL, features), Normal, NO_KEYS)
+        },
     ]
 }
 
@@ -124,7 +147,7 @@ fn biases(like: &Problem) -> Vec<Case> {
         let problem = Problem { features: Features { bias, ..Features::NONE }, ..problem };
         Case::new(format!("bias/{name}"), problem, Distribution::Normal, 104)
     };
-    vec![
+    let mut cases = vec![
         case("contiguous", [17, 40], FULL, 40, [false; 3], false),
         case("contiguous-f32", [17, 40], FULL, 40, [false; 3], true),
         // onnxscript #1833, xformers #813, pytorch #188246: rows start anywhere.
@@ -135,7 +158,16 @@ fn biases(like: &Problem) -> Vec<Case> {
         case("one-row-per-entry", [33, 70], CAUSAL, 71, [false, true, true], true),
         // pytorch #103963, #110213, #109517: 441 keys, many of them hidden.
         case("441", [20, 441], FULL, 441, [true, true, false], true),
-    ]
+    ];
+    // pytorch #188246, onnxscript #1833: arrays that begin 2, 4, 8 and more bytes after where memory does.
+    for (wide, name) in [(false, "offset"), (true, "offset-f32")] {
+        let leads = LEADS.into_iter().enumerate().map(|(lead, seed)| {
+            let case = case(&format!("{name}-{lead}"), [9, 43], CAUSAL, 43, [false; 3], wide);
+            Case { inputs: Inputs { seed, ..case.inputs }, ..case }
+        });
+        cases.extend(leads);
+    }
+    cases
 }
 
 fn masks(like: &Problem) -> Vec<Case> {
@@ -176,6 +208,12 @@ fn lengths(like: &Problem) -> Vec<Case> {
     for seed in 120..128 {
         cases.push(case(&format!("empty-entries/{seed}"), [4, 9, 3], [1, 5], FULL, packed(2, 8), seed));
     }
+    // flash-attention #1537, as it was: query rows 0, 1, 0, 1 and keys 0, 3, 0, 5.
+    cases.push(case("rows-0101-keys-0305", [4, 9, 3], [1, 5], FULL, packed(2, 8), ROWS_0101_KEYS_0305));
+    // flash-attention #2470, #2568, flashinfer #4484, cudnn-frontend #943: no keys at all.
+    for (name, mask) in [("no-keys", FULL), ("no-keys-causal", CAUSAL)] {
+        cases.push(case(name, [1, 4, 2], [70, 33], mask, used, NO_KEYS));
+    }
     cases
 }
 
@@ -194,4 +232,83 @@ fn pages(like: &Problem) -> Vec<Case> {
         case("all-used", [2, 2, 1], [17, 96], [12, 32], Features::NONE),
         case("packed-rows", [3, 4, 2], [20, 80], [30, 16], Features { packed_q: Some(33), ..used }),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::{Dtype, Extra};
+
+    use super::*;
+    use crate::cases::{Extras, Tensors};
+
+    fn find(name: &str) -> (Case, Tensors) {
+        let like = Problem::new(1, 1, 1, 64, Dtype::F16);
+        let case = cases(&like, Extent::Small).into_iter().find(|case| case.name == name).expect(name);
+        let tensors = case.inputs.generate(&case.problem).unwrap();
+        (case, tensors)
+    }
+
+    /// Rows and keys of each batch entry.
+    fn counts(name: &str) -> Vec<[u32; 2]> {
+        let (case, tensors) = find(name);
+        let sequence = |entry| tensors.extras.sequence(&case.problem, entry);
+        (0..case.problem.batch).map(|entry| [sequence(entry).rows, sequence(entry).keys]).collect()
+    }
+
+    #[test]
+    fn lengths_are_those_that_the_names_say() {
+        assert_eq!(counts("lengths/rows-0101-keys-0305"), [[0, 0], [1, 3], [0, 0], [1, 5]]);
+        for name in ["lengths/no-keys", "lengths/no-keys-causal"] {
+            assert_eq!(counts(name), [[70, 0]]);
+        }
+        let draws: Vec<_> = (120..128).flat_map(|seed| counts(&format!("lengths/empty-entries/{seed}"))).collect();
+        assert!(draws.iter().any(|[rows, keys]| *rows == 0 && *keys > 0), "{draws:?}");
+        assert!(draws.iter().any(|[rows, keys]| *rows > 0 && *keys == 0), "{draws:?}");
+        assert!(counts("sinks/empty-entries").iter().any(|[_, keys]| *keys == 0));
+        assert!(counts("lengths/used").iter().any(|[_, keys]| (1..128).contains(keys)));
+    }
+
+    #[test]
+    fn arrays_begin_where_the_names_say() {
+        let lead = |name: &str, extra| find(name).1.extras.get(extra).unwrap().lead;
+        for at in 0..4 {
+            assert_eq!(lead(&format!("bias/offset-{at}"), Extra::Bias), at * 2);
+            assert_eq!(lead(&format!("bias/offset-f32-{at}"), Extra::Bias), at * 4);
+        }
+    }
+
+    /// Whether each row of the first head and entry, in its order, fulfils something.
+    fn rows(case: &Case, extras: &Extras, fulfils: impl Fn(&Extras, u32) -> bool) -> Vec<bool> {
+        (0..case.problem.seqlen_q).map(|row| fulfils(extras, row)).collect()
+    }
+
+    #[test]
+    fn some_rows_see_nothing_by_mask_and_by_bias() {
+        let (case, tensors) = find("mask/eight-by-eight");
+        let blind = |extras: &Extras, row| (0..8).all(|key| !extras.lets_see(&case.problem, [0, 0, row, key]));
+        assert!(rows(&case, &tensors.extras, blind).contains(&true));
+        let (case, tensors) = find("bias/441");
+        let all = |value: f32| {
+            let problem = case.problem;
+            move |extras: &Extras, row| (0..441).all(|key| extras.bias(&problem, [0, 0, row, key]) == Some(value))
+        };
+        assert!(rows(&case, &tensors.extras, all(f32::NEG_INFINITY)).contains(&true));
+        assert!(rows(&case, &tensors.extras, all(f32::MIN)).contains(&true));
+    }
+
+    #[test]
+    fn sinks_are_far_above_and_absent_too() {
+        let (case, tensors) = find("sinks/full");
+        let sinks: Vec<_> = (0..case.problem.heads_q).map(|head| tensors.extras.sink(head)).collect();
+        assert!(sinks.contains(&Some(100.0)) && sinks.contains(&Some(f32::NEG_INFINITY)), "{sinks:?}");
+    }
+
+    #[test]
+    fn a_window_of_so_many_keys_shows_so_many() {
+        let (Case { problem, .. }, _) = find("window/seven-keys");
+        assert!((0..problem.seqlen_q).all(|row| problem.visible_keys(row).len() == 7));
+        let (Case { problem, .. }, _) = find("window/as-wide-as-causal");
+        let causal = Problem { features: Features::NONE, ..problem };
+        assert!((0..problem.seqlen_q).all(|row| problem.visible_keys(row) == causal.visible_keys(row)));
+    }
 }

@@ -41,6 +41,8 @@ pub(super) fn cases(like: &Problem, large: bool) -> Vec<Case> {
         // pytorch #143117, flash-attention #2186, #2528: query heads by K/V head.
         case("gqa-of-three", [1, 6, 2], [20, 40], CAUSAL, Normal),
         case("gqa-of-twelve", [1, 24, 2], [20, 40], CAUSAL, Normal),
+        // NPU #120: one row more than keys, and many.
+        case("one-row-too-many", [1, 2, 1], [66, 65], CAUSAL, Normal),
     ];
     // flash-attention #1745, #2374, flashinfer #1029: NaN in a cache after the keys in use.
     for used in [32, 48, 64, 96] {
@@ -57,12 +59,21 @@ pub(super) fn cases(like: &Problem, large: bool) -> Vec<Case> {
         }
         cases.push(Case::new(format!("field/{name}"), problem, Normal, 72));
     }
-    if large {
-        // pytorch #142228, #146704, xformers #845: batch x heads beyond what two grid dimensions hold.
+    // pytorch #142228, #146704, xformers #845, flashinfer #3125: batch x heads beyond what two grid dimensions hold. Rows so
+    // short are soon made, also for the CPU machine, which runs a sample of the blocks.
+    if large || like.head_dim_qk.max(like.head_dim_v) <= 8 {
         cases.extend([
             case("batch-65537", [65_537, 1, 1], [2, 3], CAUSAL, Normal),
             case("heads-65537", [1, 65_537, 1], [2, 3], CAUSAL, Normal),
             case("batch-times-heads", [8_200, 8, 8], [4, 4], Mask::Full, Normal),
+        ]);
+    }
+    if large {
+        // pytorch #133717: one row and a ragged number of keys, at many of them.
+        for keys in (129..=228).step_by(9) {
+            cases.push(case(&format!("ragged-decode-{keys}"), [1, 4, 2], [1, keys], Mask::Full, Normal));
+        }
+        cases.extend([
             case("long-values-beyond-fp16", [1, 2, 2], [257, 4096], Mask::Full, LargeV),
             case("long-rows", [1, 2, 1], [1025, 16_385], CAUSAL, Normal),
         ]);

@@ -16,7 +16,7 @@ impl Inputs {
     ///
     /// The problem's strides are negative, or there is not the memory.
     pub fn generate(&self, problem: &Problem) -> Result<Tensors, CaseError> {
-        let mut tensors = Tensors::unset(problem)?;
+        let mut tensors = Tensors::unset_after(problem, self.lead)?;
         tensors.extras = Extras::generate(problem, self.seed)?;
         let Tensors { q, k, v, .. } = &mut tensors;
         rayon::scope(|scope| {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn every_distribution_is_a_function_of_the_seed() {
         for distribution in Distribution::ALL {
-            let inputs = |seed| Inputs { distribution, seed }.generate(&problem()).unwrap();
+            let inputs = |seed| Inputs::new(distribution, seed).generate(&problem()).unwrap();
             assert_eq!(inputs(1), inputs(1), "{distribution:?}");
             assert_ne!(inputs(1), inputs(2), "{distribution:?}");
         }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn values_do_not_depend_on_the_layout() {
-        let inputs = Inputs { distribution: Distribution::Outliers, seed: 3 };
+        let inputs = Inputs::new(Distribution::Outliers, 3);
         let (a, b) = (inputs.generate(&problem()).unwrap(), inputs.generate(&problem().in_bhsd()).unwrap());
         for (x, y) in [(&a.q, &b.q), (&a.k, &b.k), (&a.v, &b.v)] {
             assert!(x.rows().all(|(b, s, h)| x.row(b, s, h) == y.row(b, s, h)));
@@ -185,7 +185,7 @@ mod tests {
     fn only_what_is_meant_to_be_nan_is() {
         let causal = problem().with_mask(Mask::Causal(Align::TopLeft));
         for distribution in Distribution::ALL {
-            let tensors = Inputs { distribution, seed: 0 }.generate(&causal).unwrap();
+            let tensors = Inputs::new(distribution, 0).generate(&causal).unwrap();
             let nans = |tensor: &Tensor| {
                 let nan = |(b, s, h)| tensor.values(b, s, h).any(|x| !x.is_finite());
                 tensor.rows().filter(|row| nan(*row)).count()
@@ -203,7 +203,7 @@ mod tests {
     fn memory_between_rows_is_nan() {
         let mut strided = Problem { batch: 1, ..problem() };
         strided.strides.v.seq = 3 * 40 + 8;
-        let v = Inputs { distribution: Distribution::Normal, seed: 0 }.generate(&strided).unwrap().v;
+        let v = Inputs::new(Distribution::Normal, 0).generate(&strided).unwrap().v;
         let stray = v.own().into_iter().zip(v.storage.inner());
         let stray: Vec<_> = stray.filter(|(own, _)| !own).map(|(_, word)| *word).collect();
         assert_eq!(stray.len(), 20 * 8);
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn one_key_takes_all() {
         let causal = problem().with_mask(Mask::Causal(Align::BottomRight));
-        let tensors = Inputs { distribution: Distribution::OneHot, seed: 5 }.generate(&causal).unwrap();
+        let tensors = Inputs::new(Distribution::OneHot, 5).generate(&causal).unwrap();
         for (b, s, h) in tensors.q.rows() {
             let scores = causal.visible_keys(s).map(|key| {
                 let products = tensors.q.values(b, s, h).zip(tensors.k.values(b, key, h / 2)).map(|(q, k)| q * k);

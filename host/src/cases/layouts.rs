@@ -19,12 +19,22 @@ pub enum Layout {
     SharedBatch,
     /// All K/V heads are one (head stride 0).
     SharedHead,
+    /// Every other head of tensors with twice as many.
+    Sliced,
 }
 
 impl Layout {
     /// All layouts, in the order of their declaration.
-    pub const ALL: [Self; 7] =
-        [Self::Bshd, Self::Bhsd, Self::Sbhd, Self::Packed, Self::Capacity, Self::SharedBatch, Self::SharedHead];
+    pub const ALL: [Self; 8] = [
+        Self::Bshd,
+        Self::Bhsd,
+        Self::Sbhd,
+        Self::Packed,
+        Self::Capacity,
+        Self::SharedBatch,
+        Self::SharedHead,
+        Self::Sliced,
+    ];
 
     /// Name in cases.
     pub const fn name(self) -> &'static str {
@@ -36,6 +46,7 @@ impl Layout {
             Self::Capacity => "capacity",
             Self::SharedBatch => "shared-batch",
             Self::SharedHead => "shared-head",
+            Self::Sliced => "sliced",
         }
     }
 
@@ -67,6 +78,9 @@ impl Layout {
             Self::Capacity => each(&|_, seq, s| s.batch = (seq + 37) * s.seq),
             Self::SharedBatch => (strides.k.batch, strides.v.batch) = (0, 0),
             Self::SharedHead => (strides.k.head, strides.v.head) = (0, 0),
+            Self::Sliced => {
+                each(&|_, _, s| *s = Strides { batch: 2 * s.batch, seq: 2 * s.seq, head: 2 * s.head });
+            }
         }
         problem
     }

@@ -18,7 +18,7 @@ pub use extras::{Array, Extras, Sequence};
 pub use guarded::{GUARD, Guarded};
 pub use layouts::Layout;
 pub use random::random;
-pub use table::{Extent, gate, odd_strides, suite};
+pub use table::{Extent, gate, odd_addresses, odd_strides, suite};
 pub use tensor::{Tensor, Tensors};
 
 use crate::device::Failure;
@@ -78,6 +78,16 @@ pub struct Inputs {
     pub distribution: Distribution,
     /// Seed of the generator.
     pub seed: u64,
+    /// Elements of memory before the first of Q, K and V each: tensors may begin in the middle of another.
+    #[serde(default)]
+    pub lead: u32,
+}
+
+impl Inputs {
+    /// Tensors that begin where memory does.
+    pub const fn new(distribution: Distribution, seed: u64) -> Self {
+        Self { distribution, seed, lead: 0 }
+    }
 }
 
 /// One problem with its inputs; what is expected follows from the oracle.
@@ -94,7 +104,7 @@ pub struct Case {
 impl Case {
     /// A case.
     pub fn new(name: impl Into<String>, problem: Problem, distribution: Distribution, seed: u64) -> Self {
-        Self { name: name.into(), problem, inputs: Inputs { distribution, seed } }
+        Self { name: name.into(), problem, inputs: Inputs::new(distribution, seed) }
     }
 }
 

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spec::{Align, Mask, Problem};
 
-use super::{Case, Distribution, Layout, features, field};
+use super::{Case, Distribution, Inputs, Layout, features, field};
 
 /// How much of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,19 @@ pub fn odd_strides(problem: &Problem) -> Vec<Case> {
     vec![Case::new("odd-strides", odd, Distribution::Normal, 80)]
 }
 
+/// Q, K and V that begin in the middle of other tensors, where loads of so many bytes allow it: for kernels that load less
+/// than 16 bytes at a time.
+pub fn odd_addresses(problem: &Problem, load_bytes: u32) -> Vec<Case> {
+    let problem = plain(problem, [2, 4, 2], [21, 43], Mask::Causal(Align::BottomRight));
+    // onnxscript #1833, xformers #813, pytorch #188246: 2, 4 and 8 bytes past where memory begins.
+    let leads = [1, 2, 4].into_iter().filter(|lead| (lead * problem.dtype.bytes()).is_multiple_of(load_bytes));
+    let case = |lead| {
+        let case = Case::new(format!("odd-address/{lead}"), problem, Distribution::Normal, 81);
+        Case { inputs: Inputs { lead, ..case.inputs }, ..case }
+    };
+    leads.map(case).collect()
+}
+
 /// A contiguous problem with the dtype, head_dims and scale of another, as batch, query heads and K/V heads, lengths.
 pub(super) fn plain(like: &Problem, [batch, heads_q, heads_kv]: [u32; 3], [sq, sk]: [u32; 2], mask: Mask) -> Problem {
     Problem { batch, heads_q, mask, ..*like }.with_heads_kv(heads_kv).with_seqlens(sq, sk)
@@ -124,7 +137,7 @@ fn tails(problem: &Problem, large: bool) -> Vec<Case> {
 }
 
 fn heads(problem: &Problem) -> Vec<Case> {
-    let ratios = [1, 3, 5, 7, 8, 12].into_iter().enumerate().map(|(i, ratio)| {
+    let ratios = [1, 3, 5, 6, 7, 8, 12, 14].into_iter().enumerate().map(|(i, ratio)| {
         let mask = MASKS[i % MASKS.len()];
         Case::new(format!("gqa/{ratio}"), plain(problem, [2, 2 * ratio, 2], [33, 65], mask), Distribution::Normal, 50)
     });
@@ -178,6 +191,10 @@ mod tests {
         assert!(legal(&odd.problem, &variant, &DeviceLimits::H100).is_err());
         let narrow = variant.with(Gene::LoadBytes, 2).unwrap();
         assert!(legal(&odd.problem, &narrow, &DeviceLimits::H100).is_ok());
+        let leads = |load_bytes| -> Vec<_> {
+            odd_addresses(&Problem::SEED, load_bytes).iter().map(|case| case.inputs.lead).collect()
+        };
+        assert_eq!([2, 4, 8, 16].map(leads), [vec![1, 2, 4], vec![2, 4], vec![4], vec![]]);
     }
 
     #[test]

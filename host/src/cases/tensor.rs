@@ -17,12 +17,21 @@ pub struct Tensor {
     /// Batch, sequence, heads, columns.
     shape: [u32; 4],
     strides: Strides,
-    /// From the first element to the last.
+    /// From the first element to the last, and some before them: tensors may begin anywhere.
     pub storage: Guarded<u16>,
+    /// Elements before the first.
+    pub lead: usize,
 }
 
 impl Tensor {
-    fn poisoned(name: char, dtype: Dtype, shape: [u32; 4], strides: Strides, poison: u16) -> Result<Self, CaseError> {
+    fn poisoned(
+        name: char,
+        dtype: Dtype,
+        shape: [u32; 4],
+        strides: Strides,
+        lead: u32,
+        poison: u16,
+    ) -> Result<Self, CaseError> {
         let all = [strides.batch, strides.seq, strides.head];
         let mut last = u128::from(shape[3]).saturating_sub(1);
         for (extent, stride) in shape.into_iter().zip(all) {
@@ -30,17 +39,17 @@ impl Tensor {
                 u128::try_from(stride).map_err(|_| CaseError::NegativeStride { tensor: name, strides: all })?;
             last += u128::from(extent).saturating_sub(1) * stride;
         }
-        let elements = last + 1;
+        let elements = u128::from(lead) + last + 1;
         let storage = usize::try_from(elements).ok().and_then(|len| Guarded::poisoned(len, poison));
         let storage = storage.ok_or(CaseError::Memory { tensor: name, elements })?;
-        Ok(Self { dtype, shape, strides, storage })
+        Ok(Self { dtype, shape, strides, storage, lead: lead as usize })
     }
 
     /// O of a problem, unwritten.
     pub fn output(problem: &Problem) -> Result<Self, CaseError> {
         let strides = problem.strides.o;
         let [.., shape] = problem.shapes();
-        let tensor = Self::poisoned('O', problem.dtype, shape, strides, UNWRITTEN)?;
+        let tensor = Self::poisoned('O', problem.dtype, shape, strides, 0, UNWRITTEN)?;
         if tensor.own().into_iter().filter(|own| *own).count() != tensor.elements() {
             return Err(CaseError::Overlap { strides: [strides.batch, strides.seq, strides.head] });
         }
@@ -65,7 +74,7 @@ impl Tensor {
     /// Where a row begins in the storage.
     pub fn offset(&self, batch: u32, seq: u32, head: u32) -> usize {
         let Strides { batch: b, seq: s, head: h } = self.strides;
-        (i64::from(batch) * b + i64::from(seq) * s + i64::from(head) * h) as usize
+        self.lead + (i64::from(batch) * b + i64::from(seq) * s + i64::from(head) * h) as usize
     }
 
     /// The elements of a row.
@@ -121,8 +130,13 @@ pub struct Tensors {
 impl Tensors {
     /// Tensors of NaN in the problem's shapes and strides, for their rows to be written.
     pub fn unset(problem: &Problem) -> Result<Self, CaseError> {
+        Self::unset_after(problem, 0)
+    }
+
+    /// The same, so many elements after where memory begins.
+    pub(super) fn unset_after(problem: &Problem, lead: u32) -> Result<Self, CaseError> {
         let (strides, [q, k, v, _]) = (problem.strides, problem.shapes());
-        let input = |name, shape, strides| Tensor::poisoned(name, problem.dtype, shape, strides, STRAY);
+        let input = |name, shape, strides| Tensor::poisoned(name, problem.dtype, shape, strides, lead, STRAY);
         Ok(Self {
             q: input('Q', q, strides.q)?,
             k: input('K', k, strides.k)?,
@@ -157,5 +171,13 @@ mod tests {
         assert_eq!(own.len(), 32);
         assert_eq!(own.iter().filter(|own| !**own).count(), 8);
         assert!(own[7] && !own[8] && !own[11] && own[12]);
+    }
+
+    #[test]
+    fn what_lies_before_the_first_element_is_nobodys() {
+        let problem = Problem::new(1, 1, 3, 8, Dtype::Bf16);
+        let q = Tensors::unset_after(&problem, 5).unwrap().q;
+        assert_eq!((q.storage.inner().len(), q.offset(0, 1, 0)), (5 + 24, 5 + 8));
+        assert_eq!(q.own().iter().position(|own| *own), Some(5));
     }
 }

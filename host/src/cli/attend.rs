@@ -1,20 +1,23 @@
 //! `host attend`: attention over tensors in files.
 
+mod asked;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use builder::Library;
 use spec::{Align, DeviceLimits, Mask, Problem, defaults};
 
+use self::asked::{Arrays, Asked};
 use super::{choice::Choice, place::gpu_here};
 use crate::{
-    attention::{self, Attention, Layouts},
+    attention::{Attention, Extras, Layouts},
     cases::Tensors,
     device::{Code, simt::Simt},
-    driver::{Gpu, Stream},
+    driver::{Buffer, Gpu, Stream},
     oracle::metamorphic::Executor,
     shipped,
-    tensor::{Name, Order, Stored, Tensor},
+    tensor::{Array, Name, Order, Stored, Tensor},
 };
 
 /// Arguments of `host attend`.
@@ -45,6 +48,8 @@ pub(super) struct Args {
     /// Also write the natural logarithm of each row's sum of exponentials, f32 [batch, heads, seqlen_q], as `lse`.
     #[arg(long)]
     lse: bool,
+    #[command(flatten)]
+    asked: Asked,
     /// Where it runs: auto, cuda:N or simt.
     #[arg(long, default_value = "auto")]
     device: Choice,
@@ -77,9 +82,17 @@ impl From<&str> for Source {
 }
 
 impl Source {
+    /// Which tensor of the file is meant, if this is what it is usually called.
+    fn name<'a>(&'a self, usual: &'a str) -> Name<'a> {
+        self.name.as_deref().map_or(Name::OrTheOnly(usual), Name::Exactly)
+    }
+
     fn read(&self, usual: &str, order: Order) -> Result<Stored> {
-        let name = self.name.as_deref().map_or(Name::OrTheOnly(usual), Name::Exactly);
-        Ok(Stored::read(&self.path, name, order)?)
+        Ok(Stored::read(&self.path, self.name(usual), order)?)
+    }
+
+    fn array(&self, usual: &str) -> Result<Array> {
+        Ok(Array::read(&self.path, self.name(usual))?)
     }
 }
 
@@ -92,11 +105,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(Alignment::TopLeft) => Mask::Causal(Align::TopLeft),
     };
     let [q, k, v] = &inputs;
-    let problem = attention::problem(&q.layout, &k.layout, &v.layout, mask, args.scale)?;
-    attention::check_problem(&DeviceLimits::H100, &problem)?;
+    let (problem, arrays) = args.asked.problem([&q.layout, &k.layout, &v.layout], args.layout, mask, args.scale)?;
     // Before anything is computed in vain.
     ensure!(!args.output.is_dir(), "{}: is a folder; a file is needed", args.output.display());
-    let (o, lse) = attend(&args.device, &problem, &inputs)?;
+    let (o, lse) = attend(&args.device, &problem, &inputs, &arrays)?;
     let mut outputs = vec![("o", &o, args.layout)];
     if args.lse {
         outputs.push(("lse", &lse, Order::Bhsd));
@@ -105,14 +117,14 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 /// O and LSE, by the device that is asked for.
-fn attend(device: &Choice, problem: &Problem, inputs: &[Stored; 3]) -> Result<(Stored, Stored)> {
+fn attend(device: &Choice, problem: &Problem, inputs: &[Stored; 3], arrays: &Arrays) -> Result<(Stored, Stored)> {
     match device {
-        Choice::Cuda(ordinal) => on_gpu(*ordinal, problem, inputs),
-        Choice::Simt => on_cpu_machine(problem, inputs),
+        Choice::Cuda(ordinal) => on_gpu(*ordinal, problem, inputs, arrays),
+        Choice::Simt => on_cpu_machine(problem, inputs, arrays),
         Choice::Auto => match gpu_here() {
-            Ok(()) => on_gpu(0, problem, inputs),
+            Ok(()) => on_gpu(0, problem, inputs, arrays),
             Err(no_gpu) => {
-                let result = on_cpu_machine(problem, inputs);
+                let result = on_cpu_machine(problem, inputs, arrays);
                 result.with_context(|| format!("no GPU here ({no_gpu:#}), and the CPU machine cannot do it either"))
             }
         },
@@ -120,7 +132,7 @@ fn attend(device: &Choice, problem: &Problem, inputs: &[Stored; 3]) -> Result<(S
     }
 }
 
-fn on_gpu(ordinal: u32, problem: &Problem, [q, k, v]: &[Stored; 3]) -> Result<(Stored, Stored)> {
+fn on_gpu(ordinal: u32, problem: &Problem, [q, k, v]: &[Stored; 3], arrays: &Arrays) -> Result<(Stored, Stored)> {
     let gpu = Gpu::open(ordinal)?;
     let dispatch = shipped::dispatch(gpu.name())?;
     // A library may compile what the shipped kernels lack.
@@ -133,17 +145,23 @@ fn on_gpu(ordinal: u32, problem: &Problem, [q, k, v]: &[Stored; 3]) -> Result<(S
     let layouts = plan.layouts();
     let (mut o, mut lse) = (Tensor::new(&gpu, layouts.o)?, Tensor::new(&gpu, layouts.lse)?);
     let stream = Stream::new(&gpu)?;
-    plan.launch(&stream, [&q, &k, &v], &mut o, Some(&mut lse))?;
+    let buffers = arrays.iter().map(|(extra, bytes)| Ok((*extra, Buffer::of(&gpu, bytes)?)));
+    let buffers = buffers.collect::<Result<Vec<_>>>()?;
+    let extras = buffers.iter().fold(Extras::default(), |extras, (extra, buffer)| extras.with(*extra, buffer));
+    plan.launch_with(&stream, [&q, &k, &v], &mut o, Some(&mut lse), &extras)?;
     stream.synchronize()?;
     Ok((o.stored()?, lse.stored()?))
 }
 
-fn on_cpu_machine(problem: &Problem, [q, k, v]: &[Stored; 3]) -> Result<(Stored, Stored)> {
+fn on_cpu_machine(problem: &Problem, [q, k, v]: &[Stored; 3], arrays: &Arrays) -> Result<(Stored, Stored)> {
     let limits = DeviceLimits::H100;
     let variant = defaults(problem, &limits).next().context("no variant can run it")?;
     let mut tensors = Tensors::unset(problem)?;
     for (tensor, stored) in [(&mut tensors.q, q), (&mut tensors.k, k), (&mut tensors.v, v)] {
         tensor.storage.inner_mut().copy_from_slice(&stored.words());
+    }
+    for (extra, bytes) in arrays {
+        tensors.extras = tensors.extras.with(*extra, bytes)?;
     }
     let code = Code::Library { path: Library::open()?.simt(&[variant.kernel(problem)])? };
     eprintln!("The CPU machine: {problem}: {variant}; slow, for checks only");

@@ -12,10 +12,11 @@ use spec::Problem;
 use self::stage::{Inputs, Stage};
 use super::{Code, Correctness, Description, Device, Failure, Kind, Samples, Subject, TimingPlan, same_again};
 use crate::attention::{Attention, AttentionError};
-use crate::cases::{Case, Distribution};
+use crate::cases::{Case, Distribution, Tensors};
 use crate::driver::{DriverError, Gpu, Module, Monitor, Rates};
 use crate::measure::floor::floor_us;
 use crate::measure::timing::{Timer, Work};
+use crate::oracle::metamorphic::Executor;
 use crate::oracle::{Answer, Answers, Outputs, judge};
 
 /// The case that is timed, by name.
@@ -72,6 +73,11 @@ impl Cuda {
             }
         };
         Attention::from_module(&module, problem, &subject.variant).map_err(failed)
+    }
+
+    /// A variant as an executor of whole problems.
+    pub fn executor<'a>(&'a mut self, subject: &'a Subject) -> impl Executor + 'a {
+        Whole { device: self, subject }
     }
 
     fn check_case(&mut self, subject: &Subject, case: &Case) -> Result<Correctness, Failure> {
@@ -144,6 +150,21 @@ impl Device for Cuda {
             same_again(first, &again, OTHER_BITS).map_err(wrong)?;
         }
         Ok(samples)
+    }
+}
+
+/// A subject's kernel on problems of any size.
+struct Whole<'a> {
+    device: &'a mut Cuda,
+    subject: &'a Subject,
+}
+
+impl Executor for Whole<'_> {
+    fn run(&mut self, problem: &Problem, tensors: &Tensors) -> Result<Outputs, Failure> {
+        let plan = self.device.plan(self.subject, problem)?;
+        let inputs = Inputs::new(&self.device.gpu, tensors).map_err(driver_failed)?;
+        let stage = Stage::new(plan, &inputs, Outputs::unwritten(problem)?).map_err(failed)?;
+        stage.run(self.device.timer.stream()).map_err(driver_failed)
     }
 }
 

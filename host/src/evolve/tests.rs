@@ -80,11 +80,7 @@ pub(super) fn space(sweep: &Sweep) -> Space {
 }
 
 pub(super) fn cases() -> Cases {
-    let case = Case {
-        name: "normal".into(),
-        problem: Problem::SEED,
-        inputs: Inputs { distribution: Distribution::Normal, seed: 1 },
-    };
+    let case = Case { name: "normal".into(), problem: Problem::SEED, inputs: Inputs::new(Distribution::Normal, 1) };
     Cases { gate: vec![case.clone()], suite: vec![case; 2] }
 }
 

@@ -6,7 +6,7 @@
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use spec::{Mask, Problem};
+use spec::{Align, Mask, Problem};
 
 use super::{Outputs, Reference, Row, judge};
 use crate::cases::{Case, Distribution, Tensor, Tensors, number};
@@ -18,17 +18,20 @@ pub trait Executor {
     fn run(&mut self, problem: &Problem, tensors: &Tensors) -> Result<Outputs, Failure>;
 }
 
-/// A relation, by its name in reports.
-type Relation = fn(&mut dyn Executor, &Problem) -> Result<(), Failure>;
+/// What holds between runs of one executor on related inputs of a problem.
+pub type Relation = fn(&mut dyn Executor, &Problem) -> Result<(), Failure>;
 
 /// All relations.
-pub const RELATIONS: [(&str, Relation); 6] = [
+pub const RELATIONS: [(&str, Relation); 9] = [
     ("permuted-keys", permuted_keys),
     ("constant-values", constant_values),
     ("shifted-logits", shifted_logits),
     ("repeated-heads", repeated_heads),
     ("other-batch-entries", other_batch_entries),
     ("split-and-merge", split_and_merge),
+    ("after-nan", after_nan),
+    ("nan-in-one-head", nan_in_one_head),
+    ("nan-in-a-hidden-key", nan_in_a_hidden_key),
 ];
 
 fn wrong(case: &str, reason: String) -> Failure {
@@ -195,6 +198,79 @@ fn split_and_merge(executor: &mut dyn Executor, problem: &Problem) -> Result<(),
     Ok(())
 }
 
+/// What a launch over NaN left behind, in shared memory and caches, changes no bit of the next.
+fn after_nan(executor: &mut dyn Executor, problem: &Problem) -> Result<(), Failure> {
+    // The last tile of keys and of rows is ragged.
+    let case = case("after-nan", problem, Distribution::Normal);
+    let tensors = case.inputs.generate(&case.problem)?;
+    let clean = executor.run(&case.problem, &tensors)?;
+    let mut nan = tensors.clone();
+    for tensor in [&mut nan.q, &mut nan.k, &mut nan.v] {
+        tensor.rows().for_each(|row| spoil(tensor, row, f32::NAN));
+    }
+    executor.run(&case.problem, &nan)?;
+    let again = executor.run(&case.problem, &tensors)?;
+    same("after-nan", "a launch over NaN came before", &clean, &again, |_| true)
+}
+
+/// NaN or infinity in one head of K and V of one batch entry stays with the query heads that attend to it.
+fn nan_in_one_head(executor: &mut dyn Executor, problem: &Problem) -> Result<(), Failure> {
+    let case = case("nan-in-one-head", problem, Distribution::Normal);
+    let problem = &Problem { batch: 2, ..case.problem }.in_bshd();
+    let tensors = case.inputs.generate(problem)?;
+    let clean = executor.run(problem, &tensors)?;
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut spoilt = tensors.clone();
+        for tensor in [&mut spoilt.k, &mut spoilt.v] {
+            let of_one = |&(batch, _, head): &(u32, u32, u32)| batch == 0 && head == 0;
+            tensor.rows().filter(of_one).for_each(|row| spoil(tensor, row, value));
+        }
+        let found = executor.run(problem, &spoilt)?;
+        let others = |row: &Row| row.batch != 0 || row.head >= problem.heads_per_kv();
+        same("nan-in-one-head", &format!("{value} in another head"), &clean, &found, others)?;
+    }
+    Ok(())
+}
+
+/// NaN or infinity in a key changes no bit of the rows that a causal mask hides it from.
+fn nan_in_a_hidden_key(executor: &mut dyn Executor, problem: &Problem) -> Result<(), Failure> {
+    let case = case("nan-in-a-hidden-key", problem, Distribution::Normal);
+    let problem = &case.problem.with_mask(Mask::Causal(Align::BottomRight));
+    let tensors = case.inputs.generate(problem)?;
+    let clean = executor.run(problem, &tensors)?;
+    for value in [f32::NAN, f32::INFINITY] {
+        // In the middle of those that some rows see and others do not.
+        let key = problem.seqlen_kv - problem.seqlen_q.min(problem.seqlen_kv) / 2 - 1;
+        let mut spoilt = tensors.clone();
+        spoilt.k.rows().filter(|(_, at, _)| *at == key).for_each(|row| spoil(&mut spoilt.k, row, value));
+        let found = executor.run(problem, &spoilt)?;
+        let hidden = |row: &Row| !problem.visible_keys(row.row).contains(&key);
+        same("nan-in-a-hidden-key", &format!("{value} in a hidden key"), &clean, &found, hidden)?;
+    }
+    Ok(())
+}
+
+/// Fills a row with a value.
+fn spoil(tensor: &mut Tensor, (batch, seq, head): (u32, u32, u32), value: f32) {
+    let columns = tensor.shape()[3] as usize;
+    tensor.set_row(batch, seq, head, &vec![value; columns]);
+}
+
+/// That some rows of two runs have the same bits.
+fn same(name: &str, why: &str, clean: &Outputs, found: &Outputs, which: impl Fn(&Row) -> bool) -> Result<(), Failure> {
+    let [_, rows, heads, _] = clean.o.shape();
+    for (batch, row, head) in clean.o.rows() {
+        let row = Row { batch, head, row };
+        let at = ((batch * heads + head) * rows + row.row) as usize;
+        let of = |outputs: &Outputs| (outputs.o.row(batch, row.row, head).to_vec(), outputs.lse.inner()[at]);
+        if which(&row) && of(clean) != of(found) {
+            let reason = format!("batch {batch}, head {head}, row {} has other bits where {why}", row.row);
+            return Err(wrong(name, reason));
+        }
+    }
+    Ok(())
+}
+
 /// Fills a tensor with rows of another: `from` gives the place of the row for a place.
 fn map_rows(to: &mut Tensor, tensor: &Tensor, from: impl Fn(u32, u32, u32) -> (u32, u32, u32)) {
     for (b, s, h) in to.rows() {
@@ -264,6 +340,24 @@ mod tests {
         };
         let broken = broken(&mut Lying(|_| {}, base_two));
         assert!(broken.contains(&"shifted-logits") && broken.contains(&"split-and-merge"), "{broken:?}");
+    }
+
+    #[test]
+    fn nan_that_goes_everywhere_breaks_those_with_nan() {
+        let is_nan = |tensor: &Tensor| tensor.rows().any(|(b, s, h)| tensor.values(b, s, h).any(|x| !x.is_finite()));
+        let breaks = |(name, relation): (&'static str, Relation)| {
+            // From the first launch over NaN on, all that comes out is.
+            let spoilt = std::cell::Cell::new(false);
+            let look = |tensors: &mut Tensors| spoilt.set(spoilt.get() || is_nan(&tensors.k));
+            let leak = |outputs: &mut Outputs| {
+                if spoilt.get() {
+                    outputs.o.storage.inner_mut().fill(0x7e00);
+                }
+            };
+            relation(&mut Lying(look, leak), &problem(Dtype::F16)).is_err().then_some(name)
+        };
+        let broken: Vec<_> = RELATIONS.into_iter().filter_map(breaks).collect();
+        assert_eq!(broken, ["after-nan", "nan-in-one-head", "nan-in-a-hidden-key"]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Tensors in safetensors files.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use spec::Strides;
 
 use super::{Element, Layout, TensorError};
@@ -17,6 +18,19 @@ pub struct Stored {
     pub layout: Layout,
     /// Its values, in the order of memory.
     pub bytes: Vec<u8>,
+}
+
+/// An array of any type and shape, as a file holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Array {
+    /// Type of its elements.
+    pub dtype: Dtype,
+    /// Its sizes.
+    pub shape: Vec<usize>,
+    /// Its values, in the order of memory.
+    pub bytes: Vec<u8>,
+    /// What it is called.
+    name: String,
 }
 
 /// The order of a file's dimensions.
@@ -57,9 +71,9 @@ impl Order {
     }
 }
 
-impl Stored {
-    /// Reads a tensor whose dimensions have this order.
-    pub fn read(path: &Path, name: Name<'_>, order: Order) -> Result<Self, TensorError> {
+impl Array {
+    /// Reads an array.
+    pub fn read(path: &Path, name: Name<'_>) -> Result<Self, TensorError> {
         let bytes = fs::read(path).map_err(FileError::at(path))?;
         let file =
             SafeTensors::deserialize(&bytes).map_err(|source| TensorError::Format { path: path.to_owned(), source })?;
@@ -73,16 +87,32 @@ impl Stored {
             let available = names.join(", ");
             return Err(TensorError::Missing { path: path.to_owned(), name: name.to_owned(), available });
         };
-        let element = [Element::F16, Element::Bf16, Element::F32].into_iter().find(|e| e.in_files() == tensor.dtype());
-        let sizes: Result<Vec<u32>, _> = tensor.shape().iter().map(|size| u32::try_from(*size)).collect();
+        let (dtype, shape, bytes) = (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec());
+        Ok(Self { dtype, shape, bytes, name: (*name).to_owned() })
+    }
+}
+
+/// Its type and shape, as in `F32 [8]`.
+impl fmt::Display for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.dtype, self.shape)
+    }
+}
+
+impl Stored {
+    /// Reads a tensor whose dimensions have this order.
+    pub fn read(path: &Path, name: Name<'_>, order: Order) -> Result<Self, TensorError> {
+        let array = Array::read(path, name)?;
+        let element = [Element::F16, Element::Bf16, Element::F32].into_iter().find(|e| e.in_files() == array.dtype);
+        let sizes: Result<Vec<u32>, _> = array.shape.iter().map(|size| u32::try_from(*size)).collect();
         let shape = sizes.ok().and_then(|sizes| <[u32; 4]>::try_from(sizes).ok());
         let (Some(element), Some(shape)) = (element, shape) else {
-            let found = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
-            return Err(TensorError::Unsupported { path: path.to_owned(), name: name.to_owned(), found });
+            let found = array.to_string();
+            return Err(TensorError::Unsupported { path: path.to_owned(), name: array.name, found });
         };
         let layout = order.layout(order.turn(shape), element);
         layout.extent()?;
-        Ok(Self { layout, bytes: tensor.data().to_vec() })
+        Ok(Self { layout, bytes: array.bytes })
     }
 
     /// Writes tensors, each contiguous in its order of dimensions, to a file that is there whole or not at all. A tensor of one

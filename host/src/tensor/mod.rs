@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytemuck::{AnyBitPattern, NoUninit};
 use safetensors::SafeTensorError;
 
-pub use self::file::{Name, Order, Stored};
+pub use self::file::{Array, Name, Order, Stored};
 pub use self::layout::{Element, Layout};
 use crate::driver::{Buffer, DriverError, Gpu};
 use crate::record::file::FileError;

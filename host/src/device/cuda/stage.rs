@@ -28,6 +28,14 @@ impl<'a> Inputs<'a> {
         Ok(Self { host, device, extras: extras.collect::<Result<_, DriverError>>()? })
     }
 
+    /// The addresses of Q, K and V.
+    fn addresses(&self) -> [u64; 3] {
+        let Tensors { q, k, v, .. } = self.host;
+        let [at_q, at_k, at_v] = self.device.each_ref().map(inner::<u16>);
+        let first = |at: u64, tensor: &Tensor| at + (tensor.lead * size_of::<u16>()) as u64;
+        [first(at_q, q), first(at_k, k), first(at_v, v)]
+    }
+
     /// The addresses of what features read.
     fn extras(&self) -> ExtraAddresses {
         let mut addresses = ExtraAddresses::default();
@@ -75,7 +83,7 @@ impl<'a> Stage<'a> {
         let gpu = plan.function().gpu();
         let o = Buffer::of(gpu, unwritten.o.storage.whole())?;
         let lse = Buffer::of(gpu, unwritten.lse.whole())?;
-        let [q, k, v] = inputs.device.each_ref().map(inner::<u16>);
+        let [q, k, v] = inputs.addresses();
         let addresses = Addresses { q, k, v, o: inner::<u16>(&o), lse: inner::<u32>(&lse) };
         let arguments = plan.arguments_with(&addresses, &inputs.extras())?;
         Ok(Self { plan, inputs, arguments, unwritten, o, lse })

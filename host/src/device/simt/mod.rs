@@ -114,7 +114,7 @@ impl Device for Simt {
         let limits = self.description.limits;
         let mut model = |subject: &Subject| {
             let kernel = self.prepare(&subject.problem, &subject.variant, &subject.code)?;
-            let inputs = Inputs { distribution: Distribution::Normal, seed: 0 };
+            let inputs = Inputs::new(Distribution::Normal, 0);
             let clusters = kernel.sample(MODELLED_CLUSTERS, 0);
             let (_, stats) = kernel.launch(&inputs.generate(&subject.problem)?, &clusters, 0)?;
             Ok::<_, Failure>(model::times_us(&subject.problem, &subject.geometry, &stats, &limits))

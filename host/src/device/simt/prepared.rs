@@ -92,8 +92,11 @@ impl Prepared {
             budget: (self.work_per_cluster() * 16 + 100_000_000) * clusters.len() as u64,
             ..Launch::new(&self.symbol, self.geometry.blocks, self.geometry.threads)
         };
-        let mut arguments = bytes_of(&self.geometry.args(&self.problem, [0, 1, 2, 3, 4].map(address_of)));
-        if let Some(maps) = PlainMap::of(&self.geometry, &self.problem, [0, 1, 2].map(address_of)) {
+        let first = |buffer, lead: usize| address_of(buffer) + (lead * size_of::<u16>()) as u64;
+        let inputs = [first(0, tensors.q.lead), first(1, tensors.k.lead), first(2, tensors.v.lead)];
+        let [q, k, v] = inputs;
+        let mut arguments = bytes_of(&self.geometry.args(&self.problem, [q, k, v, address_of(3), address_of(4)]));
+        if let Some(maps) = PlainMap::of(&self.geometry, &self.problem, inputs) {
             let TensorMaps(maps) = TensorMaps::plain(maps);
             maps.as_flattened().iter().for_each(|word| arguments.extend(word.to_ne_bytes()));
         }
