@@ -41,9 +41,10 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         (shared.strides.k.batch, shared.strides.v.batch) = (0, 0);
         let causal = long.with_mask(Mask::Causal(Align::BottomRight));
         let short = Problem::new(1, 8, 512, head_dim, dtype);
-        // Blocks of 64 rows, of 128 and few steps, and of 128 under a mask.
-        let between = [Problem::new(1, 8, 1024, head_dim, dtype), Problem::new(32, 16, 512, head_dim, dtype), causal];
-        for problem in [long, shared, short, long.with_seqlens(1, 8192)].into_iter().chain(between) {
+        // Few blocks of 64 rows and of 128, many with few steps, and many under a mask.
+        let between = [(1, 8, 1024), (4, 8, 512), (4, 8, 1024), (32, 16, 512)]
+            .map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
+        for problem in [long, shared, short, long.with_seqlens(1, 8192)].into_iter().chain(between).chain([causal]) {
             let variants: Vec<_> = spec::defaults(&problem, limits).collect();
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
         }

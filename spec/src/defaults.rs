@@ -40,19 +40,21 @@ fn tiles(problem: &Problem, rows: u32) -> u64 {
     u64::from(problem.seqlen_q.div_ceil(rows)) * u64::from(problem.batch) * u64::from(problem.heads_q)
 }
 
-/// As many query rows a block as leave no multiprocessor idle, then as wide a key tile as registers hold beside them. Short
-/// sequences want narrow tiles and many stages instead: their keys are on the way while the last rows are written.
+/// As many query rows a block as leave no multiprocessor idle. Long sequences take as wide a key tile as registers hold beside
+/// them; others narrow tiles and many stages, whose first keys arrive sooner.
 fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     let multiprocessors = u64::from(limits.multiprocessors);
     let fills = |rows| tiles(problem, rows) * 4 >= multiprocessors * 3;
+    // So many tiles of a block that it hardly matters if some blocks have one more than others.
+    let many = |rows| tiles(problem, rows) >= multiprocessors * 4;
     let causal = problem.mask != Mask::Full;
+    let long = problem.seqlen_q > if causal { 2048 } else { 1024 };
     let (tile_q, tile_kv, stages, persistent) = match problem.head_dim_qk.max(problem.head_dim_v) {
-        ..=64 if problem.seqlen_q >= 1024 && fills(192) && tiles(problem, 192) >= multiprocessors => {
-            (192, 112, 2, true)
-        }
-        ..=64 if fills(128) => (128, 128, 4, true),
-        65..=128 if problem.seqlen_q > 1024 && fills(128) => (128, 128, 2, !causal),
-        65..=128 if fills(128) => (128, 64, 4, true),
+        ..=64 if problem.seqlen_q > 2048 && many(192) => (192, 112, 2, !causal),
+        ..=64 if many(192) => (192, 64, 4, true),
+        ..=64 if fills(128) && problem.seqlen_q > 512 => (128, 128, 2, false),
+        ..=128 if fills(128) && !long => (128, 64, 4, true),
+        ..=128 if fills(128) => (128, 128, 2, true),
         ..=128 => (64, 128, 2, false),
         _ if fills(128) => (128, 64, 2, false),
         _ => (64, 64, 2, false),
@@ -65,7 +67,7 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
         (Gene::LazyRescale, 2),
         (Gene::Persistent, u16::from(persistent)),
         // Only where a launch is short.
-        (Gene::EarlyLaunch, u16::from(tile_q == 64 && limits.sm.launches_early())),
+        (Gene::EarlyLaunch, u16::from(!many(tile_q.into()) && limits.sm.launches_early())),
     ];
     variant(Family::Wgmma, &genes)
 }
@@ -100,14 +102,14 @@ fn mma(tile_kv: u16) -> Option<Variant> {
 }
 
 /// Under a causal mask the longest work first. Persistent blocks are dealt theirs beforehand: there, two tiles that are
-/// always as much work together, if all blocks have several.
+/// always as much work together, if all blocks have several and a tile is not too much of a sequence.
 fn order(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> BlockOrder {
     let tile_q = variant.value(Gene::TileQ);
     let even = problem.seqlen_q.div_ceil(tile_q).is_multiple_of(2);
     let many = tiles(problem, tile_q) >= 4 * u64::from(limits.multiprocessors);
     match problem.mask {
         Mask::Full => BlockOrder::TilesFirst,
-        Mask::Causal(_) if variant.value(Gene::Persistent) == 1 && even && many => BlockOrder::Folded,
+        Mask::Causal(_) if variant.value(Gene::Persistent) == 1 && tile_q <= 128 && even && many => BlockOrder::Folded,
         Mask::Causal(_) => BlockOrder::GroupsLongestFirst,
     }
 }

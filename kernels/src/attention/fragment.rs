@@ -2,7 +2,7 @@
 //!
 //! Element `[n][e]` of a lane's fragment is in row `lane / 4 + 8 (e / 2)` and column `8 n + 2 (lane % 4) + e % 2`.
 
-use super::{Mask, RowState, Scale, Scores, exponential, unbounded_exponential};
+use super::{Mask, RowState, Scale, Scores, exponential};
 use crate::gpu::{Element, any_lane, fma, shuffle_xor};
 use crate::tile::Lane;
 
@@ -83,7 +83,7 @@ pub fn softmax<const N: usize>(
         let [[a, b], [c, d]] = maxima[half];
         states[half].advance(across_quad(a.max(b).max(c.max(d)), f32::max), scale)
     });
-    let sums = exponentials(scores, steps.map(|step| step.base), scale, |x, index| exponential(x, index, exp_poly));
+    let sums = exponentials(scores, steps.map(|step| step.base), scale, exp_poly);
     [0, 1].map(|half: usize| {
         states[half].sum += sums[half];
         steps[half].correction
@@ -107,8 +107,7 @@ pub fn softmax_against<const N: usize>(
     scale: &Scale,
     exp_poly: u32,
 ) -> bool {
-    let bases = states.map(|state| state.max * scale.factor);
-    let sums = exponentials(scores, bases, scale, |x, index| unbounded_exponential(x, index, exp_poly));
+    let sums = exponentials(scores, states.map(|state| state.max * scale.factor), scale, exp_poly);
     // Without a maximum the reference is -inf, and the sum inf or NaN.
     let fits = sums[0] <= LARGE && sums[1] <= LARGE;
     if any_lane(!fits) {
@@ -119,21 +118,15 @@ pub fn softmax_against<const N: usize>(
     true
 }
 
-/// Turns scores into `2^(factor * score - base)`, by the bases of the two rows and an exponential that also takes an
-/// element's number; returns the lane's sums.
+/// Turns scores into `2^(factor * score - base)`, by the bases of the two rows; returns the lane's sums.
 #[inline(always)]
-fn exponentials<const N: usize>(
-    scores: &mut [[f32; 4]; N],
-    bases: [f32; 2],
-    scale: &Scale,
-    exponential: impl Fn(f32, usize) -> f32,
-) -> [f32; 2] {
+fn exponentials<const N: usize>(scores: &mut [[f32; 4]; N], bases: [f32; 2], scale: &Scale, exp_poly: u32) -> [f32; 2] {
     let mut n = 0;
     while n < N {
         let mut e = 0;
         while e < 4 {
             let x = fma(scores[n][e], scale.factor, -bases[e / 2]);
-            scores[n][e] = exponential(x, n * 2 + e % 2);
+            scores[n][e] = exponential(x, n * 2 + e % 2, exp_poly);
             e += 1;
         }
         n += 1;

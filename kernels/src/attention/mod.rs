@@ -11,7 +11,7 @@ mod products;
 mod softmax;
 mod work;
 
-pub use exponential::{exponential, unbounded_exponential};
+pub use exponential::exponential;
 pub use features::{Featured, Features, LOGITS_LOG2, Operand, Plain, Scores};
 pub use fragment::{FragmentScores, across_quad, finish_scores, pack_operand, rescale, softmax, softmax_against};
 pub use load::{Loader, Source, Span, copy_tile, load_tile};

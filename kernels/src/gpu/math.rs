@@ -86,12 +86,6 @@ fn max_nan(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }
 
-/// The smaller of two; NaN if either is.
-#[inline(always)]
-pub fn min_nan(a: f32, b: f32) -> f32 {
-    -max_nan(-a, -b)
-}
-
 /// `2^x` for `x < 128` on the FMA units, within 3e-6 relative; results below 2^-126 are subnormal or zero, NaN stays
 /// NaN.
 ///

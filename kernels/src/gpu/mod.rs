@@ -26,7 +26,7 @@ pub use cluster::{ClusterShared, arrive_cluster, cluster_rank, wait_cluster};
 pub use element::{Bf16, Element, F16};
 pub use global::Global;
 pub use grid::overlap_grids;
-pub use math::{divide, exp2, exp2_polynomial, fma, log2, min_nan, tanh};
+pub use math::{divide, exp2, exp2_polynomial, fma, log2, tanh};
 pub use matrix::{load_matrices, load_matrices_transposed};
 pub use mbarrier::{Mbarrier, publish_mbarriers, publish_shared};
 pub use registers::{grow_registers, shrink_registers};
