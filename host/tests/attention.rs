@@ -13,8 +13,8 @@ use host::device::simt::Simt;
 use host::device::{Code, Device, Failure, Pace, Samples, Subject, TimingPlan, worker};
 use host::dispatch::{choose, choose_for_any_batch};
 use host::driver::Gpu;
-use host::oracle::Outputs;
 use host::oracle::metamorphic::{Executor, RELATIONS, Relation};
+use host::oracle::{Expected, Outputs, Reference, Row};
 use libtest_mimic::{Arguments, Failed, Trial};
 use spec::{DeviceLimits, Dtype, Features, Gene, Kernel, Problem, Sm, Variant, Window, defaults, legal};
 
@@ -233,6 +233,12 @@ fn simt() -> Vec<Trial> {
                 Ok(())
             }));
         }
+        if tested.problem.needs_features() {
+            let (tested, code) = (tested.clone(), Arc::clone(&code));
+            trials.push(Trial::test(format!("simt/{}/what-is-hidden-changes-no-bit", tested.name), move || {
+                what_is_hidden_changes_no_bit(&tested, &built(&code)?)
+            }));
+        }
         for (relation, check) in relations(&tested) {
             let (tested, code) = (tested.clone(), Arc::clone(&code));
             let name = format!("simt/{}/metamorphic/{relation}", tested.name);
@@ -337,6 +343,36 @@ fn relations(tested: &Tested) -> &'static [(&'static str, Relation)] {
 /// A problem to run a relation's kernels on.
 fn related(tested: &Tested) -> Problem {
     Problem { heads_q: 4, ..tested.problem }.with_heads_kv(2).with_seqlens(20, 70)
+}
+
+/// Where no value that a row sees is NaN or infinity, its output is, bit for bit, what it is with a number in the place of all.
+fn what_is_hidden_changes_no_bit(tested: &Tested, code: &Code) -> Result<(), Failed> {
+    let mut device = Simt::new(MACHINE);
+    let mut executor = device.executor(tested.variant, code);
+    let broken = |case: &Case| case.name.starts_with("broken-values/");
+    let mut compared = 0;
+    for Case { name, problem, inputs } in cases(tested, Extent::Small).into_iter().filter(broken) {
+        let mut tensors = inputs.generate(&problem)?;
+        let outputs = executor.run(&problem, &tensors)?;
+        let reference = Reference::of(&problem, &tensors, &Row::all(&problem));
+        for tensor in [&mut tensors.k, &mut tensors.v] {
+            for (b, s, h) in tensor.rows() {
+                let numbers = tensor.values(b, s, h).map(|x| if x.is_finite() { x } else { 7.0 });
+                let numbers: Vec<_> = numbers.collect();
+                tensor.set_row(b, s, h, &numbers);
+            }
+        }
+        let whole = executor.run(&problem, &tensors)?;
+        for Expected { row: Row { batch, head, row }, beyond, .. } in &reference.rows {
+            let [found, expected] = [&outputs, &whole].map(|outputs| outputs.o.row(*batch, *row, *head));
+            let finite = beyond.iter().map(|beyond| *beyond == 0.0);
+            if finite.zip(found).zip(expected).any(|((finite, found), expected)| finite && found != expected) {
+                return Err(format!("{name}: batch {batch}, head {head}, row {row} differs").into());
+            }
+        }
+        compared += 1;
+    }
+    if compared == 0 { Err("there are no such cases".into()) } else { Ok(()) }
 }
 
 /// The fallbacks that the CPU machine runs, in both dtypes by turns.

@@ -86,7 +86,7 @@ pub struct Pages {
 /// The logit of row `i` and key `j` is `cap(scale q[i] k[j]) - slope |i + diagonal - j| + bias[i, j]`, where
 /// `cap(x) = softcap tanh(x / softcap)`, each step only where it is asked for. Logits are held to ±[`LARGEST_LOGIT`], so
 /// that rows of nothing but the lowest number are an average of all they see. Keys that causal mask, window or boolean mask
-/// hide, or whose bias is -inf, have no weight, whatever K holds there.
+/// hide, or whose bias is -inf, have no weight, whatever K and V hold there.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Features {
     /// Which keys near the diagonal are seen.

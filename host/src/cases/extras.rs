@@ -1,9 +1,11 @@
 //! What problems with features read beside Q, K and V.
 
+use std::collections::BTreeSet;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use spec::{Extra, MatrixStrides, Pages, Problem};
+use spec::{Band, Extra, MatrixStrides, Pages, Problem};
 
 use super::{CaseError, Guarded, number};
 
@@ -98,6 +100,48 @@ impl Extras {
     pub fn lets_see(&self, problem: &Problem, place: [u32; 4]) -> bool {
         let byte = |(array, strides): (&Array, _)| array.bytes::<1>(index(&strides, place)) != [0];
         self.get(Extra::Mask).zip(problem.features.mask).is_none_or(byte)
+    }
+
+    /// The keys that a row of a sequence sees, by its position there.
+    pub fn seen_by(&self, problem: &Problem, sequence: &Sequence, head: u32, row: u32) -> impl Iterator<Item = u32> {
+        let entry = sequence.entry;
+        Band::of(problem, sequence.rows, sequence.keys).keys(row).filter(move |key| {
+            let place = [entry, head, row, *key];
+            self.lets_see(problem, place) && self.bias(problem, place) != Some(f32::NEG_INFINITY)
+        })
+    }
+
+    /// Where the keys are that some row sees: batch entry or page, position and K/V head, in order.
+    pub(super) fn seen(&self, problem: &Problem) -> Vec<[u32; 3]> {
+        let mut seen = BTreeSet::new();
+        for sequence in (0..problem.batch).map(|entry| self.sequence(problem, entry)) {
+            for (head, row) in (0..problem.heads_q).flat_map(|head| (0..sequence.rows).map(move |row| (head, row))) {
+                for key in self.seen_by(problem, &sequence, head, row) {
+                    let (batch, position) = self.key(problem, &sequence, key);
+                    seen.insert([batch, position, head / problem.heads_per_kv()]);
+                }
+            }
+        }
+        seen.into_iter().collect()
+    }
+
+    /// Where the keys of batch entries are, like [`Extras::seen`], whether any row sees them or not.
+    pub(super) fn used(&self, problem: &Problem) -> Vec<[u32; 3]> {
+        let mut used = vec![];
+        for sequence in (0..problem.batch).map(|entry| self.sequence(problem, entry)) {
+            for key in 0..sequence.keys {
+                let (batch, position) = self.key(problem, &sequence, key);
+                used.extend((0..problem.heads_kv).map(|head| [batch, position, head]));
+            }
+        }
+        used
+    }
+
+    /// Replaces the bytes of one.
+    #[cfg(test)]
+    pub(super) fn set_bytes(&mut self, extra: Extra, bytes: &[u8]) {
+        let array = self.0[extra as usize].as_mut().unwrap();
+        array.memory.inner_mut()[array.lead..].copy_from_slice(bytes);
     }
 
     /// The arrays of a problem, the same ones for each seed.

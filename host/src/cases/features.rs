@@ -28,6 +28,7 @@ pub(super) fn cases(like: &Problem, extent: Extent) -> Vec<Case> {
     cases.extend(masks(like));
     cases.extend(lengths(like));
     cases.extend(pages(like));
+    cases.extend(broken_values(like));
     if extent == Extent::Large {
         cases.push(windowed(like, "long", [1025, 4099], CAUSAL, [Some(511), None]));
         // pytorch #142228: more batch entries and heads than a grid is high.
@@ -183,6 +184,30 @@ fn masks(like: &Problem) -> Vec<Case> {
         case("padding", [33, 70], FULL, 70, [false, true, true]),
         case("heads-differ", [20, 70], TOP_LEFT, 77, [true, false, false]),
     ]
+}
+
+/// pytorch #101967: what is hidden may hold anything, and stays where it is; what is seen is seen.
+fn broken_values(like: &Problem) -> Vec<Case> {
+    let shape = plain(like, [2, 4, 2], [41, 90], FULL);
+    let mask = Features { mask: Some(matrix(&shape, 91, [false; 3])), ..Features::NONE };
+    let padding = Features { mask: Some(matrix(&shape, 90, [false, true, true])), ..Features::NONE };
+    let bias = Some(Bias { wide: true, strides: matrix(&shape, 90, [true, false, false]) });
+    let window = Features { window: Window { left: Some(9), right: Some(3) }, ..Features::NONE };
+    let of = [
+        ("mask", mask, FULL),
+        ("bias", Features { bias, ..Features::NONE }, FULL),
+        ("mask-and-bias", Features { bias, ..mask }, CAUSAL),
+        ("padding", padding, FULL),
+        ("window", window, FULL),
+        ("window-top-left", window, TOP_LEFT),
+        ("sinks-and-slopes", Features { sinks: true, alibi: true, ..padding }, CAUSAL),
+    ];
+    let cases = of.into_iter().flat_map(|(name, features, mask)| {
+        let problem = Problem { features, mask, ..shape };
+        [Distribution::HiddenNan, Distribution::BrokenValues]
+            .map(|values| Case::new(format!("broken-values/{name}/{values:?}"), problem, values, 140))
+    });
+    cases.collect()
 }
 
 fn lengths(like: &Problem) -> Vec<Case> {

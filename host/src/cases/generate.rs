@@ -1,7 +1,5 @@
 //! Filling Q, K and V.
 
-use std::collections::HashSet;
-
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -22,10 +20,14 @@ impl Inputs {
         rayon::scope(|scope| {
             scope.spawn(|_| self.fill(q, 0, |rng, _, row, values| self.query(problem, rng, row, values)));
             scope.spawn(|_| self.fill(k, 1, |rng, first, row, values| self.key(problem, rng, first, row, values)));
-            scope.spawn(|_| self.fill(v, 2, |rng, _, row, values| self.value(problem, rng, row, values)));
+            scope.spawn(|_| self.fill(v, 2, |rng, _, _, values| self.value(rng, values)));
         });
-        if problem.features.varies() || problem.features.pages.is_some() {
-            forget_unused(problem, &mut tensors);
+        if self.distribution == Distribution::HiddenNan {
+            let seen = tensors.extras.seen(problem);
+            forget_others(&mut tensors, &seen);
+        } else if problem.features.varies() || problem.features.pages.is_some() {
+            let used = tensors.extras.used(problem);
+            forget_others(&mut tensors, &used);
         }
         Ok(tensors)
     }
@@ -80,19 +82,28 @@ impl Inputs {
                 }
                 values.copy_from_slice(first);
             }
-            Distribution::HiddenNan if hidden(problem, row) => values.fill(f32::NAN),
             _ => self.score_operand(problem, rng, values),
         }
     }
 
-    fn value(&self, problem: &Problem, rng: &mut ChaCha8Rng, row: u32, values: &mut [f32]) {
+    fn value(&self, rng: &mut ChaCha8Rng, values: &mut [f32]) {
         match self.distribution {
-            Distribution::HiddenNan if hidden(problem, row) => values.fill(f32::NAN),
             Distribution::ConstantV => values.fill(1.0),
             Distribution::LargeV => {
                 values.iter_mut().enumerate().for_each(|(i, v)| *v = if i % 2 == 0 { 6e4 } else { -6e4 });
             }
             Distribution::Outliers => outliers(rng, values),
+            Distribution::BrokenValues => {
+                normal(rng, values, |x| x);
+                match rng.random_range(0..256) {
+                    0 => values.fill(f32::NAN),
+                    1..32 => {
+                        let column = rng.random_range(0..values.len());
+                        values[column] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][rng.random_range(0..3)];
+                    }
+                    _ => {}
+                }
+            }
             _ => normal(rng, values, |x| x),
         }
     }
@@ -129,32 +140,24 @@ fn sign(key: u32, column: usize) -> f32 {
     if key.wrapping_mul(0x9e37_79b1) >> (31 - column % 32) & 1 == 0 { 1.0 } else { -1.0 }
 }
 
-/// Makes NaN of all keys and values that are of no batch entry.
-fn forget_unused(problem: &Problem, tensors: &mut Tensors) {
-    let Tensors { k, v, extras, .. } = tensors;
-    let sequences = (0..problem.batch).map(|entry| extras.sequence(problem, entry));
-    let used: HashSet<_> = sequences
-        .flat_map(|sequence| (0..sequence.keys).map(move |key| (sequence, key)))
-        .map(|(sequence, key)| extras.key(problem, &sequence, key))
-        .collect();
+/// Makes NaN of all keys and values but some, which are given by batch entry or page, position and K/V head.
+fn forget_others(Tensors { k, v, .. }: &mut Tensors, kept: &[[u32; 3]]) {
     for tensor in [k, v] {
+        // Heads and batch entries may share memory.
+        let mut keep = vec![false; tensor.storage.inner().len()];
+        kept.iter().for_each(|&[b, s, h]| keep[tensor.offset(b, s, h)] = true);
         let nan = vec![f32::NAN; tensor.shape()[3] as usize];
-        tensor.rows().filter(|(b, s, _)| !used.contains(&(*b, *s))).for_each(|(b, s, h)| tensor.set_row(b, s, h, &nan));
+        for (b, s, h) in tensor.rows() {
+            if !keep[tensor.offset(b, s, h)] {
+                tensor.set_row(b, s, h, &nan);
+            }
+        }
     }
-}
-
-/// Whether no row sees a key, where all batch entries have the same.
-fn hidden(problem: &Problem, key: u32) -> bool {
-    if problem.features.varies() || problem.features.pages.is_some() {
-        return false;
-    }
-    let [first, last] = [0, problem.seqlen_q - 1].map(|row| problem.visible_keys(row));
-    !(first.start..last.end).contains(&key)
 }
 
 #[cfg(test)]
 mod tests {
-    use spec::{Align, Dtype, Mask};
+    use spec::{Align, Bias, Dtype, Extra, Features, Mask, MatrixStrides};
 
     use super::*;
 
@@ -193,10 +196,28 @@ mod tests {
             let expected = match distribution {
                 Distribution::NanQuery => [2 * 6, 0, 0],
                 Distribution::HiddenNan => [0, 2 * 3 * (21 - 9), 2 * 3 * (21 - 9)],
+                Distribution::BrokenValues => [0, 0, nans(&tensors.v).max(1)],
                 _ => [0, 0, 0],
             };
             assert_eq!([&tensors.q, &tensors.k, &tensors.v].map(nans), expected, "{distribution:?}");
         }
+    }
+
+    #[test]
+    fn what_masks_and_biases_hide_from_all_rows_is_nan() {
+        // The mask shows key 0 to head 0 and key 1 to head 1, which share K and V; the bias hides key 1 from both.
+        let strides = |head| MatrixStrides { batch: 0, head, row: 0 };
+        let features =
+            Features { mask: Some(strides(3)), bias: Some(Bias { wide: true, strides: strides(0) }), ..Features::NONE };
+        let problem = Problem { features, ..Problem::new(1, 2, 4, 8, Dtype::F16).with_seqlens(4, 3).with_heads_kv(1) };
+        let mut tensors = Inputs::new(Distribution::Normal, 0).generate(&problem).unwrap();
+        tensors.extras.set_bytes(Extra::Mask, &[1, 0, 0, 0, 1, 0]);
+        let bias = [0.0, f32::NEG_INFINITY, 0.0].map(f32::to_ne_bytes);
+        tensors.extras.set_bytes(Extra::Bias, bias.as_flattened());
+        assert_eq!(tensors.extras.seen(&problem), [[0, 0, 0]]);
+        let bias = [0.0, f32::MIN, 0.0].map(f32::to_ne_bytes);
+        tensors.extras.set_bytes(Extra::Bias, bias.as_flattened());
+        assert_eq!(tensors.extras.seen(&problem), [[0, 0, 0], [0, 1, 0]]);
     }
 
     #[test]

@@ -50,13 +50,16 @@ pub enum Distribution {
     LargeV,
     /// The last query row of each head is NaN: so must its output be, and no other row's.
     NanQuery,
-    /// Keys that the mask hides from every row are NaN in K and V, which must not leak.
+    /// Keys that every row is kept from seeing, by whatever hides them, are NaN in K and V, which must not leak.
     HiddenNan,
+    /// Here and there V is NaN, infinity or -infinity: rows that see it have it in their sums, and no others. Kernels without
+    /// features do not promise this.
+    BrokenValues,
 }
 
 impl Distribution {
     /// All distributions, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Normal,
         Self::Outliers,
         Self::LargeLogits,
@@ -68,6 +71,7 @@ impl Distribution {
         Self::LargeV,
         Self::NanQuery,
         Self::HiddenNan,
+        Self::BrokenValues,
     ];
 }
 

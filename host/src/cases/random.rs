@@ -40,6 +40,7 @@ pub fn random(like: &Problem, seed: u64) -> Case {
             Distribution::EqualLogits,
             Distribution::NanQuery,
             Distribution::HiddenNan,
+            Distribution::BrokenValues,
         ],
     );
     Case::new(format!("random/{seed}/{problem}/{distribution:?}"), problem, distribution, seed)

@@ -14,7 +14,7 @@ pub(super) struct Exact {
     pub(super) score: f64,
 }
 
-/// One row.
+/// One row, of values that are finite; the others count as zero.
 pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>) -> Exact {
     let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
     let keys: Vec<u32> = logits.keys().collect();
@@ -31,9 +31,11 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
     for (weight, key) in weights.iter().zip(&keys) {
         let weight = weight / sum;
         for (d, v) in v(*key).iter().enumerate() {
-            o[d] += weight * f64::from(*v);
-            magnitudes[d] += weight * f64::from(v.abs());
-            values[d] += f64::from(v.abs());
+            if v.is_finite() {
+                o[d] += weight * f64::from(*v);
+                magnitudes[d] += weight * f64::from(v.abs());
+                values[d] += f64::from(v.abs());
+            }
         }
     }
     let largest_key = keys.iter().map(|key| dot(k(*key), k(*key))).fold(0.0, f64::max).sqrt();

@@ -48,8 +48,15 @@ fn breaches(outputs: &Outputs) -> Result<(), String> {
 /// Whether every element was written, and none is NaN that should not be.
 fn written(case: &Case, reference: &Reference, outputs: &Outputs) -> Result<(), String> {
     let problem = &case.problem;
-    let nan_query = case.inputs.distribution == Distribution::NanQuery;
-    let nan_is_right = |row: &Row| nan_query && row.row + 1 == problem.shapes()[0][1];
+    let nan_is_right = |row: &Row, column: Option<usize>| match case.inputs.distribution {
+        Distribution::NanQuery => row.row + 1 == problem.shapes()[0][1],
+        // Where they are right is known of rows with a reference only.
+        Distribution::BrokenValues => column.is_some_and(|column| {
+            let found = reference.rows.binary_search_by_key(row, |expected| expected.row);
+            found.map_or(true, |at| reference.rows[at].beyond[column].is_nan())
+        }),
+        _ => false,
+    };
     let rows = if outputs.partial { reference.rows.iter().map(|row| row.row).collect() } else { Row::all(problem) };
     let (mut unwritten, mut nan) = (Places::default(), Places::default());
     let (mut unwritten_lse, mut nan_lse) = (Places::default(), Places::default());
@@ -59,14 +66,14 @@ fn written(case: &Case, reference: &Reference, outputs: &Outputs) -> Result<(), 
         for (column, word) in words.iter().enumerate() {
             if *word == poison {
                 unwritten.add(row, Some(column));
-            } else if number::decode(problem.dtype, *word).is_nan() && !nan_is_right(&row) {
+            } else if number::decode(problem.dtype, *word).is_nan() && !nan_is_right(&row, Some(column)) {
                 nan.add(row, Some(column));
             }
         }
         let bits = lse_bits(problem, &outputs.lse, &row);
         if bits == outputs.lse.poison() {
             unwritten_lse.add(row, None);
-        } else if f32::from_bits(bits).is_nan() && !nan_is_right(&row) {
+        } else if f32::from_bits(bits).is_nan() && !nan_is_right(&row, None) {
             nan_lse.add(row, None);
         }
     }
@@ -95,12 +102,21 @@ fn values(case: &Case, reference: &Reference, outputs: &Outputs) -> Result<Corre
         }
         worst_lse.add(row, None, lse, expected.exact_lse, budget.lse);
         for (column, (got, exact)) in outputs.o.values(row.batch, row.row, row.head).zip(&expected.exact).enumerate() {
+            let beyond = expected.beyond[column];
+            if beyond != 0.0 {
+                if got != beyond && !(got.is_nan() && beyond.is_nan()) {
+                    let place = Place { row, column: Some(column) };
+                    return Err(format!("O at {place} is {got}, expected {beyond} like the values that the row sees"));
+                }
+                continue;
+            }
             let error = worst.add(row, Some(column), f64::from(got), *exact, budget.o);
             max_abs_error = max_abs_error.max(error);
             got_squares += error * error;
         }
-        reference_squares += errors(expected).map(|error| error * error).sum::<f64>();
-        let columns = expected.exact.len();
+        let within = errors(expected).zip(&expected.beyond).filter(|(_, beyond)| **beyond == 0.0);
+        reference_squares += within.map(|(error, _)| error * error).sum::<f64>();
+        let columns = expected.beyond.iter().filter(|beyond| **beyond == 0.0).count();
         ulp_squares += columns as f64 * budget.slack[0].powi(2);
         weight_squares += columns as f64 * budget.slack[1].powi(2);
         elements += columns;
@@ -316,6 +332,32 @@ mod tests {
             outputs.lse.inner_mut()[3] = f32::NAN.to_bits();
         });
         assert_eq!(wrong, "1 elements of the LSE are NaN, the first at batch 0, head 0, row 3");
+    }
+
+    #[test]
+    fn values_that_are_not_finite_reach_the_rows_that_see_them_and_no_others() {
+        let case = case(Dtype::Bf16, Distribution::BrokenValues);
+        let answer = Answers::default().to(&case).unwrap();
+        let whole = SamePrecision.run(&case.problem, &answer.tensors).unwrap();
+        // The first element that should be NaN, infinite, finite.
+        let kinds: [fn(f32) -> bool; 3] = [f32::is_nan, f32::is_infinite, f32::is_finite];
+        let elements = answer.reference.rows.iter().flat_map(|expected| {
+            let Row { batch, head, row } = expected.row;
+            let start = whole.o.offset(batch, row, head);
+            expected.beyond.iter().enumerate().map(move |(column, beyond)| (start + column, *beyond))
+        });
+        let elements: Vec<_> = elements.collect();
+        let set = |kind: usize, bits: u16| {
+            let (at, _) = *elements.iter().find(|(_, beyond)| kinds[kind](*beyond)).unwrap();
+            reason(&case, |outputs| outputs.o.storage.inner_mut()[at] = bits)
+        };
+        let [zero, inf, nan] = [0, 0x7f80, 0x7fc0];
+        assert!(set(0, zero).contains(" is 0, expected NaN like the values that the row sees"));
+        assert!(set(0, inf).contains(" is inf, expected NaN"));
+        assert!(set(1, zero).contains(" is 0, expected "));
+        assert!(set(1, nan).starts_with("1 elements of O are NaN"));
+        assert!(set(2, inf).contains(" is inf, expected "));
+        assert!(set(2, nan).starts_with("1 elements of O are NaN"));
     }
 
     #[test]

@@ -24,11 +24,7 @@ impl<'a> Logits<'a> {
 
     /// The keys that the row sees.
     pub(super) fn keys(&self) -> impl Iterator<Item = u32> {
-        self.band.keys(self.position).filter(|key| {
-            let place = self.place(*key);
-            self.extras.lets_see(self.problem, place)
-                && self.extras.bias(self.problem, place) != Some(f32::NEG_INFINITY)
-        })
+        self.extras.seen_by(self.problem, &self.sequence, self.row.head, self.position)
     }
 
     fn place(&self, key: u32) -> [u32; 4] {

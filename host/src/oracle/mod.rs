@@ -27,8 +27,9 @@
 //! What features add to the scores counts in `s[r]` beside them.
 //!
 //! On the seed shape with normal inputs, `max |e(O)|` must also stay below [`SEED_LIMIT`]. A row that sees no key is
-//! exactly 0 with an LSE of -inf. Where fp64 gives NaN (it does for a NaN query alone), NaN is right; elsewhere it is
-//! wrong.
+//! exactly 0 with an LSE of -inf. NaN is right in rows whose query is NaN, and in columns where a row sees values that are
+//! NaN, or infinities of both signs; infinity is right where it sees those of one sign. Elsewhere both are wrong. The budget of
+//! a row is worked out with zeros in the place of such values.
 
 mod answers;
 mod budget;

@@ -16,8 +16,11 @@ const CHUNK: usize = 64;
 pub struct Expected {
     /// Which row.
     pub row: Row,
-    /// O in fp64.
+    /// O in fp64, with zeros in the place of values that are not finite.
     pub exact: Vec<f64>,
+    /// The sum of the values that the row sees and that are not finite: what they make of O, whatever their weights; 0 where
+    /// there are none.
+    pub beyond: Vec<f32>,
     /// Natural-log LSE in fp64.
     pub exact_lse: f64,
     /// O by the same-precision reference.
@@ -89,6 +92,19 @@ impl Head {
         Self { k: rows(&tensors.k), v: rows(&tensors.v) }
     }
 
+    /// The sums of the values that a row sees and that are not finite.
+    pub(super) fn beyond(&self, problem: &Problem, logits: &Logits<'_>) -> Vec<f32> {
+        let mut sums = vec![0f32; problem.head_dim_v as usize];
+        if self.v.iter().all(|v| v.is_finite()) {
+            return sums;
+        }
+        for key in logits.keys() {
+            let values = &self.v[key as usize * sums.len()..][..sums.len()];
+            sums.iter_mut().zip(values).filter(|(_, v)| !v.is_finite()).for_each(|(sum, v)| *sum += v);
+        }
+        sums
+    }
+
     fn expected(&self, problem: &Problem, tensors: &Tensors, row: Row) -> Expected {
         let q: Vec<f32> = tensors.q.values(row.batch, row.row, row.head).collect();
         let logits = Logits::of(problem, &tensors.extras, row);
@@ -97,6 +113,7 @@ impl Head {
         Expected {
             row,
             exact: exact.o,
+            beyond: self.beyond(problem, &logits),
             exact_lse: exact.lse,
             rounded: rounded.o,
             rounded_lse: rounded.lse,

@@ -14,7 +14,7 @@ pub(super) struct Rounded {
     pub(super) lse: f32,
 }
 
-/// One row.
+/// One row, of values that are finite; the others count as zero.
 pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>) -> Rounded {
     let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
     let round = |value: f32| number::decode(problem.dtype, number::encode(problem.dtype, value));
@@ -34,7 +34,8 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
     for (weight, key) in weights.iter().zip(&keys) {
         let weight = round(*weight);
         let v = &head.v[*key as usize * dim_v..][..dim_v];
-        o.iter_mut().zip(v).for_each(|(o, v)| *o = weight.mul_add(*v, *o));
+        let finite = o.iter_mut().zip(v).filter(|(_, v)| v.is_finite());
+        finite.for_each(|(o, v)| *o = weight.mul_add(*v, *o));
     }
     let inverse = if sum == 0.0 { 0.0 } else { sum.recip() };
     o.iter_mut().for_each(|o| *o = round(*o * inverse));
@@ -57,7 +58,9 @@ fn run(problem: &Problem, tensors: &Tensors) -> Result<Outputs, CaseError> {
         let head = Head::of(problem, tensors, rows[0]);
         for at in rows {
             let q: Vec<f32> = tensors.q.values(at.batch, at.row, at.head).collect();
-            let Rounded { o, lse } = row(problem, &head, &q, &Logits::of(problem, &tensors.extras, *at));
+            let logits = Logits::of(problem, &tensors.extras, *at);
+            let Rounded { mut o, lse } = row(problem, &head, &q, &logits);
+            o.iter_mut().zip(head.beyond(problem, &logits)).for_each(|(o, beyond)| *o += beyond);
             outputs.o.set_row(at.batch, at.row, at.head, &o);
             outputs.lse.inner_mut()[at.index(problem) as usize] = lse.to_bits();
         }

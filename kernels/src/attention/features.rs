@@ -19,8 +19,8 @@ pub trait Features: Copy {
     /// The kernel's second argument.
     type Args: Copy;
 
-    /// The features for this block.
-    fn of_this_block(args: &AttentionArgs, more: &Self::Args, tile_q: u32) -> Self;
+    /// The features for the block of this number.
+    fn of(block: u32, args: &AttentionArgs, more: &Self::Args, tile_q: u32) -> Self;
 
     /// What the block works on. Its first key is the first that some row of it sees, and it may have no rows at all.
     fn work(&self, args: &AttentionArgs, tile_q: u32) -> Work;
@@ -33,6 +33,9 @@ pub trait Features: Copy {
 
     /// Turns raw scores into logits.
     fn finish<E: Element>(&self, scores: &mut impl Scores, work: &Work);
+
+    /// Whether a row does not see a key.
+    fn hides<E: Element>(&self, work: &Work, row: u32, key: u32) -> bool;
 }
 
 /// A part of a block's matrix of scores, spread over the threads that work on it.
@@ -66,7 +69,7 @@ impl Features for Plain {
     type Args = ();
 
     #[inline(always)]
-    fn of_this_block(_: &AttentionArgs, (): &(), _: u32) -> Self {
+    fn of(_: u32, _: &AttentionArgs, (): &(), _: u32) -> Self {
         Self
     }
 
@@ -87,6 +90,11 @@ impl Features for Plain {
 
     #[inline(always)]
     fn finish<E: Element>(&self, _: &mut impl Scores, _: &Work) {}
+
+    #[inline(always)]
+    fn hides<E: Element>(&self, work: &Work, row: u32, key: u32) -> bool {
+        key >= work.mask.visible(row)
+    }
 }
 
 /// Those of [`FeatureArgs`]. Keys are counted from the block's first.
@@ -172,16 +180,26 @@ impl Featured {
         (row as i32 + self.begin).max(0) as u32
     }
 
+    /// The row whose elements of a matrix stand for a row's: rows of the tile that do not exist must not be looked up.
+    #[inline(always)]
+    fn existing(work: &Work, row: u32) -> u32 {
+        row.min(work.first_row + work.rows - 1)
+    }
+
+    /// Whether the boolean mask, which exists, hides a key that [`Self::sees`] lets the row see.
+    #[inline(always)]
+    fn masks(&self, work: &Work, row: u32, key: u32) -> bool {
+        self.mask.at(Self::existing(work, row), key).load_u8() == 0
+    }
+
     /// Adds what `load` finds in the matrix for the keys that the rows see.
     #[inline(always)]
     fn add_bias(&self, scores: &mut impl Scores, work: &Work, load: impl Fn(Global) -> f32) {
-        let last_row = work.first_row + work.rows - 1;
         scores.map(|x, row, key| {
             if !self.sees(work, row, key) {
                 return x;
             }
-            // Rows of the tile that do not exist must not be looked up.
-            let bias = load(self.bias.at(row.min(last_row), key));
+            let bias = load(self.bias.at(Self::existing(work, row), key));
             if bias == f32::NEG_INFINITY { bias } else { (x + bias).clamp(-LARGEST_LOGIT, LARGEST_LOGIT) }
         });
     }
@@ -193,8 +211,8 @@ impl Features for Featured {
     type Args = FeatureArgs;
 
     #[inline(always)]
-    fn of_this_block(args: &AttentionArgs, more: &FeatureArgs, tile_q: u32) -> Self {
-        let mut work = Work::of_this_block(args, tile_q);
+    fn of(block: u32, args: &AttentionArgs, more: &FeatureArgs, tile_q: u32) -> Self {
+        let mut work = Work::of(block, args, tile_q);
         let entry = work.batch;
         let lookup = |extra, index: u32| Global::new(more.extras.get(extra)).at(i64::from(index) * 4).load_u32();
         let has = |extra| more.extras.get(extra) != 0;
@@ -286,13 +304,12 @@ impl Features for Featured {
             if args.wide_bias == 1 {
                 self.add_bias(scores, work, Global::load_f32);
             } else {
-                self.add_bias(scores, work, |at| E::unpack(at.load_u16().into())[0]);
+                self.add_bias(scores, work, load_element::<E>);
             }
         }
         if self.mask.exists() {
-            let last_row = work.first_row + work.rows - 1;
             scores.map(|x, row, key| {
-                let hidden = self.sees(work, row, key) && self.mask.at(row.min(last_row), key).load_u8() == 0;
+                let hidden = self.sees(work, row, key) && self.masks(work, row, key);
                 if hidden { f32::NEG_INFINITY } else { x }
             });
         }
@@ -301,4 +318,26 @@ impl Features for Featured {
             scores.map(|x, row, key| if self.sees(work, row, key) { x } else { f32::NEG_INFINITY });
         }
     }
+
+    #[inline(always)]
+    fn hides<E: Element>(&self, work: &Work, row: u32, key: u32) -> bool {
+        if !self.sees(work, row, key) {
+            return true;
+        }
+        if self.mask.exists() && self.masks(work, row, key) {
+            return true;
+        }
+        if !self.bias.exists() {
+            return false;
+        }
+        let at = self.bias.at(Self::existing(work, row), key);
+        let bias = if self.args.wide_bias == 1 { at.load_f32() } else { load_element::<E>(at) };
+        bias == f32::NEG_INFINITY
+    }
+}
+
+/// Loads one element of the problem's type.
+#[inline(always)]
+fn load_element<E: Element>(at: Global) -> f32 {
+    E::unpack(at.load_u16().into())[0]
 }

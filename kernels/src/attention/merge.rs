@@ -2,7 +2,7 @@
 
 use spec::layout::PartialLayout;
 
-use super::{Loader, RowState, Scale, Work};
+use super::{Features, Loader, RowState, Scale, Work, add_weighted};
 use crate::gpu::{ClusterShared, Element, Shared, exp2, fma};
 use crate::tile::Lane;
 
@@ -96,7 +96,7 @@ impl Partials {
 /// Merges `groups` partial results of the tile's rows from `first_row` on, normalises, and writes O in chunks of 16 bytes,
 /// and the LSE.
 #[inline(always)]
-pub fn merge<E: Element>(
+pub fn merge<E: Element, F: Features>(
     partials: &Partials,
     groups: u32,
     first_row: u32,
@@ -127,7 +127,7 @@ pub fn merge<E: Element>(
                 let mut i = 0;
                 while i < 4 {
                     let at = half as usize * 4 + i;
-                    sum[at] = fma(weight, f32::from_bits(values[i]), sum[at]);
+                    sum[at] = add_weighted::<F>(sum[at], weight, f32::from_bits(values[i]));
                     i += 1;
                 }
                 half += 1;

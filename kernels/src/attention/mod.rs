@@ -1,5 +1,6 @@
 //! The steps of attention, one concern per file. Families wire them.
 
+mod containment;
 mod exponential;
 mod features;
 mod fragment;
@@ -11,6 +12,7 @@ mod products;
 mod softmax;
 mod work;
 
+pub use containment::{add_seen, add_weighted, all_finite, any_thread, make_finite};
 pub use exponential::exponential;
 pub use features::{Featured, Features, LOGITS_LOG2, Operand, Plain, Scores};
 pub use fragment::{FragmentScores, across_quad, finish_scores, pack_operand, rescale, softmax, softmax_against};

@@ -7,12 +7,13 @@
 use spec::{AttentionArgs, layout::MmaLayout};
 
 use crate::attention::{
-    Features, FragmentScores, LOGITS_LOG2, Loader, Operand, Partials, RowState, Scale, Span, Work, complete, copy_tile,
-    finish_scores, merge, pack_operand, rescale, softmax, store_output,
+    Features, FragmentScores, LOGITS_LOG2, Loader, Operand, Partials, RowState, Scale, Source, Span, Work, add_seen,
+    all_finite, any_thread, complete, copy_tile, finish_scores, make_finite, merge, pack_operand, rescale, softmax,
+    store_output,
 };
 use crate::gpu::{
-    CacheHint, Element, Shared, any_lane, commit, load_matrices, load_matrices_transposed, overlap_grids, sync_block,
-    sync_group, thread_index, wait,
+    CacheHint, Element, Shared, any_lane, block_index, commit, load_matrices, load_matrices_transposed, opaque,
+    overlap_grids, sync_block, sync_group, thread_index, wait,
 };
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
 
@@ -72,14 +73,37 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
     args: &AttentionArgs,
     more: &<G::Features as Features>::Args,
 ) {
-    let thread = thread_index();
+    let done = attempt::<E, G, R, QK16, KV8, V8, false>(args, more, thread_index(), block_index());
+    if G::Features::ON && !done {
+        // Nothing is taken over: what the first attempt found out would take up registers all the time.
+        attempt::<E, G, R, QK16, KV8, V8, true>(args, more, opaque(thread_index()), opaque(block_index()));
+    }
+}
+
+/// [`attention`], [containing](crate::attention::all_finite) what is not finite in V if `CONTAINED`. Else it is not done, and says so,
+/// where some of its output is not finite.
+#[inline(always)]
+fn attempt<
+    E: Element,
+    G: Genes,
+    const R: usize,
+    const QK16: usize,
+    const KV8: usize,
+    const V8: usize,
+    const CONTAINED: bool,
+>(
+    args: &AttentionArgs,
+    more: &<G::Features as Features>::Args,
+    thread: u32,
+    block: u32,
+) -> bool {
     let lane = Lane::of(thread);
     let group = thread / G::GROUP_THREADS;
     let first_warp_row = thread % G::GROUP_THREADS / 32 * (R as u32 * 16);
-    let features = G::Features::of_this_block(args, more, G::TILE_Q);
+    let features = G::Features::of(block, args, more, G::TILE_Q);
     let work = features.work(args, G::TILE_Q);
     if G::Features::ON && work.rows == 0 {
-        return;
+        return true;
     }
     let scale = Scale::new(if G::Features::ON { LOGITS_LOG2 } else { args.scale_log2 });
 
@@ -115,6 +139,10 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
     let mut step = 0;
     while step < ring.steps {
         let k = ring.next_k(step, features);
+        if G::Features::ON && CONTAINED {
+            // While no scores take up registers.
+            make_finite::<E>(ring.next_v(step), G::TILE_KV, G::HEAD_DIM_V, ring.loader);
+        }
         let mut scores: Accumulator<R, KV8> = [[[0.0; 4]; KV8]; R];
         let mut k16 = 0;
         while k16 < QK16 {
@@ -129,7 +157,8 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
         while r < R {
             let first_row = work.first_row + first_warp_row + r as u32 * 16;
             if G::Features::ON {
-                features.finish::<E>(&mut FragmentScores { scores: &mut scores[r], first_row, first_key, lane }, &work);
+                let scores = &mut scores[r];
+                features.finish::<E>(&mut FragmentScores { scores, first_row, first_key, lane }, &work);
             } else {
                 finish_scores(&mut scores[r], &scale, &work.mask, first_row, first_key, lane);
             }
@@ -144,7 +173,19 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
         step += 1;
     }
 
-    finish::<E, G, R, V8>(shared, output, states, &scale, &work, group, first_warp_row, lane, block);
+    let at = Place { group, first_warp_row, lane, block };
+    finish::<E, G, R, V8, CONTAINED>(shared, output, states, &scale, features, &ring, at)
+}
+
+/// Where a thread is in its block.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Its group of warps.
+    group: u32,
+    /// First row of its warp.
+    first_warp_row: u32,
+    lane: Lane,
+    block: Loader,
 }
 
 /// The K/V tiles of a group of warps, copied `STAGES - 1` steps ahead. Each tile is two groups of copies: K, then V.
@@ -327,20 +368,66 @@ fn add_output<E: Element, const R: usize, const KV8: usize, const V8: usize>(
     }
 }
 
-/// Normalises the output and writes it, merging the groups' shares first if there are several.
+/// Adds what is not finite in the V of a group's keys to the rows that see it, where V was made finite for the rest; else says
+/// whether all output of the block is finite, and so complete.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the end of the kernel needs all that it knows")]
-fn finish<E: Element, G: Genes, const R: usize, const V8: usize>(
+fn complete_output<E: Element, G: Genes, const R: usize, const V8: usize, const CONTAINED: bool>(
+    output: &mut Accumulator<R, V8>,
+    features: G::Features,
+    ring: &Ring<G>,
+    Place { first_warp_row, lane, block, .. }: Place,
+) -> bool {
+    if !CONTAINED {
+        return !any_thread(!all_finite(output.as_flattened()), Shared::base(), block);
+    }
+    let first_row = ring.work.first_row + first_warp_row;
+    let v = features.source(ring.work, Operand::V);
+    let mut step = 0;
+    while step < ring.steps {
+        let mut key = ring.first_key(step);
+        let end = (key + G::TILE_KV).min(ring.keys);
+        while key < end {
+            let mut r = 0;
+            while r < R {
+                let row = first_row + r as u32 * 16 + lane.row();
+                let seen = [row, row + 8].map(|row| !features.hides::<E>(ring.work, row, key));
+                let mut n = 0;
+                while n < V8 && (n as u32) * 8 < G::HEAD_DIM_V {
+                    let at = v.row(key).at((n as i64 * 8 + i64::from(lane.column())) * 2);
+                    let values = E::unpack(at.load_u32());
+                    let mut e = 0;
+                    while e < 4 {
+                        output[r][n][e] = add_seen(output[r][n][e], values[e % 2], seen[e / 2]);
+                        e += 1;
+                    }
+                    n += 1;
+                }
+                r += 1;
+            }
+            key += 1;
+        }
+        step += 1;
+    }
+    true
+}
+
+/// Normalises the output and writes it, merging the groups' shares first if there are several. Says whether the output was
+/// complete; else nothing is written.
+#[inline(always)]
+fn finish<E: Element, G: Genes, const R: usize, const V8: usize, const CONTAINED: bool>(
     shared: Shared,
-    output: Accumulator<R, V8>,
+    mut output: Accumulator<R, V8>,
     states: [[RowState; 2]; R],
     scale: &Scale,
-    work: &Work,
-    group: u32,
-    first_warp_row: u32,
-    lane: Lane,
-    block: Loader,
-) {
+    features: G::Features,
+    ring: &Ring<G>,
+    at: Place,
+) -> bool {
+    if G::Features::ON && !complete_output::<E, G, R, V8, CONTAINED>(&mut output, features, ring, at) {
+        return false;
+    }
+    let Place { group, first_warp_row, lane, block } = at;
+    let work = ring.work;
     let partials = Partials::new(shared, G::LAYOUT.partial, G::TILE_Q);
     if G::KV_SPLIT > 1 {
         // The partial results take the place of Q and the rings.
@@ -360,6 +447,7 @@ fn finish<E: Element, G: Genes, const R: usize, const V8: usize>(
     }
     if G::KV_SPLIT > 1 {
         sync_block();
-        merge::<E>(&partials, G::KV_SPLIT, 0, G::HEAD_DIM_V, work, scale, block);
+        merge::<E, G::Features>(&partials, G::KV_SPLIT, 0, G::HEAD_DIM_V, work, scale, block);
     }
+    true
 }

@@ -7,8 +7,11 @@ use core::marker::PhantomData;
 
 use spec::{AttentionArgs, layout::TiledLayout};
 
-use crate::attention::{Features, LOGITS_LOG2, Loader, Operand, RowState, Scale, Scores, Span, exponential, load_tile};
-use crate::gpu::{Element, Shared, fma, shuffle_xor, sync_block, sync_warp, thread_index};
+use crate::attention::{
+    Features, LOGITS_LOG2, Loader, Operand, RowState, Scale, Scores, Source, Span, add_seen, all_finite, any_thread,
+    exponential, load_tile, make_finite,
+};
+use crate::gpu::{Element, Shared, block_index, fma, opaque, shuffle_xor, sync_block, sync_warp, thread_index};
 use crate::tile::SharedTile;
 
 /// The family's genes for one entry point; see [`spec::Gene`].
@@ -44,7 +47,22 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
     args: &AttentionArgs,
     more: &<G::Features as Features>::Args,
 ) {
-    let thread = thread_index();
+    let done = attempt::<E, G, ROWS, KEYS, PAIRS, false>(args, more, thread_index(), block_index());
+    if G::Features::ON && !done {
+        // Nothing is taken over: what the first attempt found out would take up registers all the time.
+        attempt::<E, G, ROWS, KEYS, PAIRS, true>(args, more, opaque(thread_index()), opaque(block_index()));
+    }
+}
+
+/// [`attention`], [containing](crate::attention::all_finite) what is not finite in V if `CONTAINED`. Else it is not done, and says so,
+/// where some of its output is not finite.
+#[inline(always)]
+fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAIRS: usize, const CONTAINED: bool>(
+    args: &AttentionArgs,
+    more: &<G::Features as Features>::Args,
+    thread: u32,
+    block: u32,
+) -> bool {
     let loader = Loader { thread, threads: 32 * G::WARPS };
     let row_groups = loader.threads / G::ROW_LANES;
     let (row_group, lane) = (thread / G::ROW_LANES, thread % G::ROW_LANES);
@@ -57,10 +75,10 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
     let v = SharedTile::new(shared.at(G::LAYOUT.v), G::LAYOUT.v_pitch, false);
     let p = |row: u32, key: u32| shared.at(G::LAYOUT.p + (row * G::TILE_KV + key) * 4);
 
-    let features = G::Features::of_this_block(args, more, G::TILE_Q);
+    let features = G::Features::of(block, args, more, G::TILE_Q);
     let work = features.work(args, G::TILE_Q);
     if G::Features::ON && work.rows == 0 {
-        return;
+        return true;
     }
     let scale = Scale::new(if G::Features::ON { LOGITS_LOG2 } else { args.scale_log2 });
     let mut states = [if G::Features::ON { features.start(lane == 0) } else { RowState::EMPTY }; ROWS];
@@ -82,6 +100,10 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
             load_tile(v, &work.v, span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
         }
         sync_block();
+        if G::Features::ON && CONTAINED {
+            make_finite::<E>(v, G::TILE_KV, G::HEAD_DIM_V, loader);
+            sync_block();
+        }
 
         let mut scores = scores::<E, G, ROWS, KEYS>(q, k, row_of, key_of);
         let end = first_key + G::TILE_KV;
@@ -162,6 +184,31 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
         }
         first_key = end;
     }
+    if G::Features::ON && CONTAINED {
+        let v = features.source(&work, Operand::V);
+        let mut key = 0;
+        while key < keys {
+            let mut i = 0;
+            while i < ROWS {
+                let seen = !features.hides::<E>(&work, work.first_row + row_of(i), key);
+                let mut c = 0;
+                while c < PAIRS {
+                    let pair = lane + c as u32 * G::ROW_LANES;
+                    if pair * 2 < G::HEAD_DIM_V {
+                        // Rows may start at any element.
+                        let value = |column: u32| E::unpack(v.row(key).at(i64::from(column * 2)).load_u16().into())[0];
+                        let [x, y] = output[i][c];
+                        output[i][c] = [add_seen(x, value(pair * 2), seen), add_seen(y, value(pair * 2 + 1), seen)];
+                    }
+                    c += 1;
+                }
+                i += 1;
+            }
+            key += 1;
+        }
+    } else if G::Features::ON && any_thread(!all_finite(output.as_flattened()), shared, loader) {
+        return false;
+    }
 
     let mut i = 0;
     while i < ROWS {
@@ -183,6 +230,7 @@ pub fn attention<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, con
         }
         i += 1;
     }
+    true
 }
 
 /// This thread's scores of a tile.

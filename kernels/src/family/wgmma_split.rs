@@ -7,8 +7,8 @@
 use spec::{AttentionArgs, layout::WgmmaSplitLayout};
 
 use crate::attention::{
-    Loader, Partials, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores, merge,
-    pack_probabilities, rescale, softmax,
+    Loader, Partials, Plain, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
+    merge, pack_probabilities, rescale, softmax,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Product, commit_products, pin};
 use crate::gpu::{
@@ -192,5 +192,5 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
         sync_block();
     }
     let block = Loader { thread, threads: 128 * G::GROUPS };
-    merge::<E>(&partials, G::SHARES, rank * rows, G::HEAD_DIM_V, &work, &scale, block);
+    merge::<E, Plain>(&partials, G::SHARES, rank * rows, G::HEAD_DIM_V, &work, &scale, block);
 }
