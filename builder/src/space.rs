@@ -49,7 +49,7 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
         }
         if FEATURED.contains(&head_dim) {
-            for problem in [long, long.with_seqlens(1, 8192)] {
+            for problem in [long, short, long.with_seqlens(1, 8192)] {
                 let problem = Problem { features: Features { sinks: true, ..Features::NONE }, ..problem };
                 let variants: Vec<_> = spec::defaults(&problem, limits).collect();
                 let both = variants.first().into_iter().chain(variants.last());
