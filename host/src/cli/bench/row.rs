@@ -29,8 +29,19 @@ pub(super) struct Shape {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Outcome {
-    Times { hot_us: f64, cold_us: f64, tflops: f64, max_err: f64 },
-    Error { error: String },
+    Times {
+        hot_us: f64,
+        // A comparison needs the hot time alone: of some peers nothing else was kept.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cold_us: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tflops: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max_err: Option<f64>,
+    },
+    Error {
+        error: String,
+    },
 }
 
 impl Outcome {
@@ -77,9 +88,9 @@ impl Row {
         let Measured { hot_us, cold_us, max_err } = measured;
         let result = Outcome::Times {
             hot_us: rounded(hot_us, 1e3),
-            cold_us: rounded(cold_us, 1e2),
-            tflops: rounded(nominal_flops(problem) / hot_us / 1e6, 1e1),
-            max_err,
+            cold_us: Some(rounded(cold_us, 1e2)),
+            tflops: Some(rounded(nominal_flops(problem) / hot_us / 1e6, 1e1)),
+            max_err: Some(max_err),
         };
         Self { shape: Shape::of(problem), backend: variant, result }
     }
