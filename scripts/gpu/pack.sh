@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Collects what a machine with a GPU and no Rust needs to check and time kernels: stripped release binaries and a store of
-# PTX, in .carry/ at the top of the checkout. There, scripts/gpu/run.sh uses it.
+# PTX, in .carry/ at the top of the checkout. There, scripts/gpu/run.sh uses it. What else is in .carry/ stays: scripts that
+# time peers in .carry/peers/, variants to tune over in .carry/variants.txt.
 #
 # usage: scripts/gpu/pack.sh [--sm SM] [--sample N] [PROBLEM...]
-#   PROBLEM      whose search space the store holds; the seed shape if none is given
+#   PROBLEM      whose search space the store holds. None: the kernels of the catalog, which travels with the checkout, will do
 #   --sm SM      target of the PTX: sm_80, sm_89, sm_90a (default sm_90a)
 #   --sample N   kernels per family, drawn evenly from each space; all of them if not given
 set -euo pipefail
@@ -20,8 +21,6 @@ while (($#)); do
         *) problems+=("$1"); shift ;;
     esac
 done
-((${#problems[@]})) || problems=(b1-h8-s512-d64-f16)
-
 carry=.carry
 max_mb=60
 mkdir -p "$carry"
@@ -51,6 +50,8 @@ collect() {
 collect "" build --release -p host
 collect test- test --release --no-run -p host
 collect bench- bench --no-run -p benches --bench attention
+
+xz -T0 "$carry"/bin/*
 
 for problem in "${problems[@]}"; do
     cargo xtask build-ptx --sm "$sm" --space "$problem" "${sample[@]}" --store "$carry/store"

@@ -1,44 +1,90 @@
 #!/usr/bin/env bash
 # Checks and times kernels on a machine with a GPU and no Rust, from what scripts/gpu/pack.sh collected.
 #
-# usage: scripts/gpu/run.sh OUT
-#   OUT   folder for the results: one log per program, criterion's estimates, and summary.txt with each exit status.
-# Exits with 1 if any program failed.
+# usage: scripts/gpu/run.sh OUT [STEP...]
+#   OUT     folder for the results: a log per program, summary.txt with each exit status and time, and all of it once more in
+#           results.tar.gz, which is written anew after every step: a run that is cut off keeps what it had
+#   STEP    what to do, in this order; without any: probes gpu table criterion
+#             probes     one probe per operation of kernels/src/gpu
+#             gpu        driver, timing and memory
+#             table      the table of cases; EVOATTN_RANDOM_PROBLEMS=N adds N random problems for each kernel with features
+#             hostile    kernels that must be refused
+#             criterion  criterion's benchmarks
+#             tune       the fastest of .carry/variants.txt for the short suites, kept in OUT/dispatch.json
+#             bench      every suite by those records, in both element types, beside the peers that .carry/peers/baselines.py times
+#             sanitizer  compute-sanitizer's four tools on persistent kernels
+# Exits with 1 if any program failed. STEP_LIMIT=SECONDS ends a program that takes longer (default 150).
 set -uo pipefail
-out=$(realpath -m "${1:?usage: scripts/gpu/run.sh OUT}")
+out=$(realpath -m "${1:?usage: scripts/gpu/run.sh OUT [STEP...]}")
+shift
 cd "$(dirname "$0")/../.." || exit 1
+(($#)) || set -- probes gpu table criterion
 
-bin=$PWD/.carry/bin
+carry=$PWD/.carry
+bin=$carry/bin
 if [ ! -d "$bin" ]; then
     echo "run.sh: $bin is missing; run scripts/gpu/pack.sh where Rust is, and bring .carry/ along" >&2
     exit 1
 fi
+find "$bin" -name '*.xz' -exec xz -df {} +
+chmod +x "$bin"/*
 mkdir -p "$out"
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
 
 # Programs look for PTX in the checkout's own store.
-if [ -d .carry/store ]; then
+if [ -d "$carry/store" ]; then
     mkdir -p target/evoattn/store
-    cp -rn .carry/store/. target/evoattn/store/
+    cp -rn "$carry/store/." target/evoattn/store/
 fi
 
 failed=0
+# Runs a command with its output in a log named by the first argument.
 run() {
     local name=$1 began=$SECONDS status
     shift
-    "$@" >"$out/$name.log" 2>&1
+    timeout "${STEP_LIMIT:-150}" "$@" >"$out/$name.log" 2>&1
     status=$?
     ((status == 0)) || failed=1
-    printf '%-40s exit %3d  %4d s  %s\n' "$name" "$status" $((SECONDS - began)) "$(grep . "$out/$name.log" | tail -n1)" |
+    printf '%-24s exit %3d  %4d s  %s\n' "$name" "$status" $((SECONDS - began)) "$(grep . "$out/$name.log" | tail -n1)" |
         tee -a "$out/summary.txt"
+    tar czf "$out/.results" -C "$out" --exclude=results.tar.gz --exclude=.results . && mv "$out/.results" "$out/results.tar.gz"
+}
+
+records() {
+    [ -f "$out/dispatch.json" ] || cp "$(ls -t records/dispatch/*.json | head -n1)" "$out/dispatch.json"
+}
+
+bench() {
+    local dtype=$1 suites=seed,short,prefill,gqa
+    records
+    run "ours-$dtype" sh -c "'$bin/host' bench --suite $suites --dtype $dtype --dispatch '$out/dispatch.json' >'$out/ours-$dtype.jsonl'"
+    [ -f "$carry/peers/baselines.py" ] || return 0
+    run "peers-$dtype" sh -c "PYTHONPATH=$carry/peers/site python3 '$carry/peers/baselines.py' --suite $suites --dtype $dtype \
+        --backends flash,cudnn,fa3 >'$out/peers-$dtype.jsonl'"
+    run "compare-$dtype" python3 "$carry/peers/compare.py" "$out/ours-$dtype.jsonl" "$out/peers-$dtype.jsonl"
 }
 
 : >"$out/summary.txt"
-for program in "$bin"/test-*; do
-    run "$(basename "$program")" "$program"
-done
-export CRITERION_HOME=$out/criterion
-for program in "$bin"/bench-*; do
-    run "$(basename "$program")" "$program" --bench
+for step in "$@"; do
+    case $step in
+        probes) run probes "$bin/test-probes" ;;
+        gpu) run gpu "$bin/test-gpu" ;;
+        table) run table "$bin/test-attention" cuda/ ;;
+        hostile) run hostile "$bin/test-hostile" ;;
+        criterion) CRITERION_HOME=$out/criterion run criterion "$bin/bench-attention" --bench ;;
+        tune)
+            records
+            run tune "$bin/host" bench --suite seed,short --dtype both --variants "$carry/variants.txt" --rounds 8 \
+                --record "$out/dispatch.json"
+            ;;
+        bench) bench f16; bench bf16 ;;
+        sanitizer)
+            for tool in memcheck initcheck synccheck racecheck; do
+                run "$tool" compute-sanitizer --target-processes all --error-exitcode 9 --tool "$tool" "$bin/host" bench --rounds 1 \
+                    --problem b8-h32-s300-d64-bf16-causal --problem b4-h32-s300-d128-bf16-causal
+            done
+            ;;
+        *) echo "run.sh: unknown step $step" >&2; exit 2 ;;
+    esac
 done
 exit "$failed"
