@@ -5,14 +5,17 @@ use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
 use spec::{Align, DeviceLimits, Dtype, Family, Features, Kernel, Mask, Problem, Variant, legal};
 
+use crate::Part;
+
 /// All variants of a family that a problem and a GPU allow, in the order of their gene values.
 pub fn variants(problem: &Problem, family: Family, limits: &DeviceLimits) -> impl Iterator<Item = Variant> {
     all(family).filter(move |variant| legal(problem, variant, limits).is_ok())
 }
 
-/// The distinct kernels behind the variants, in the same order: what has to be compiled for the whole space.
-pub fn kernels(problem: &Problem, family: Family, limits: &DeviceLimits) -> Vec<Kernel> {
-    let mut kernels: Vec<_> = variants(problem, family, limits).map(|variant| variant.kernel(problem)).collect();
+/// The distinct kernels behind the variants of a part, in the same order: what has to be compiled for all of it.
+pub fn kernels(problem: &Problem, family: Family, limits: &DeviceLimits, part: &Part) -> Vec<Kernel> {
+    let variants = variants(problem, family, limits).filter(|variant| part.contains(variant));
+    let mut kernels: Vec<_> = variants.map(|variant| variant.kernel(problem)).collect();
     kernels.sort_unstable();
     kernels.dedup();
     kernels
@@ -96,7 +99,7 @@ mod tests {
         let (problem, limits) = (Problem::SEED, DeviceLimits::H100);
         let variants: Vec<_> = variants(&problem, Family::Tiled, &limits).collect();
         assert!(variants.iter().all(|variant| legal(&problem, variant, &limits).is_ok()));
-        let kernels = kernels(&problem, Family::Tiled, &limits);
+        let kernels = kernels(&problem, Family::Tiled, &limits, &Part::default());
         let orders = Family::Tiled.domains().iter().find(|d| d.gene == Gene::BlockOrder).unwrap().values.len();
         assert_eq!(kernels.len() * orders, variants.len(), "launch genes need no kernels of their own");
     }
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_sample_depends_on_the_seed_alone() {
-        let kernels = kernels(&Problem::SEED, Family::Tiled, &DeviceLimits::H100);
+        let kernels = kernels(&Problem::SEED, Family::Tiled, &DeviceLimits::H100, &Part::default());
         let ten = sample(kernels.clone(), 10, 1);
         assert_eq!(ten.len(), 10);
         assert_eq!(ten, sample(kernels.clone(), 10, 1));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use builder::space;
+use builder::{Part, space};
 use clap::Args;
 use spec::{DeviceLimits, Family, Kernel, Problem, Sm};
 
@@ -20,6 +20,9 @@ pub(crate) struct Selection {
     /// The problem whose search space is meant, e.g. b1-h8-s512-d64-f16; may be given several times.
     #[arg(long, value_name = "PROBLEM", default_values_t = [Problem::SEED])]
     space: Vec<Problem>,
+    /// Only a part of the space, by genes that are held to some values, e.g. "block_order=0 mma.tile_kv=64,128".
+    #[arg(long, value_name = "GENES", default_value_t, hide_default_value = true)]
+    only: Part,
     /// Kernels of each family, problem and target, drawn evenly from the space. The whole space if not given.
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
@@ -41,6 +44,7 @@ impl Selection {
             sm: Vec::new(),
             family: Vec::new(),
             space: vec![Problem::SEED],
+            only: Part::default(),
             sample: Some(count),
             kernels: None,
             defaults: false,
@@ -84,9 +88,11 @@ impl Selection {
         let families = || self.families().into_iter().filter(|family| family.runs_on(sm));
         let mut kernels = BTreeSet::new();
         for problem in &self.space {
-            let spaces: Vec<_> = families().map(|family| space::kernels(problem, family, &limits)).collect();
+            let spaces: Vec<_> =
+                families().map(|family| space::kernels(problem, family, &limits, &self.only)).collect();
             let can_run = spaces.iter().any(|all| !all.is_empty());
-            ensure!(can_run, "no variant of {} can run {problem} on {sm}", self.family_names());
+            let part = if self.only.is_everything() { String::new() } else { format!(" with {}", self.only) };
+            ensure!(can_run, "no variant of {}{part} can run {problem} on {sm}", self.family_names());
             kernels.extend(spaces.into_iter().flat_map(|all| match self.sample {
                 Some(count) => space::sample(all, count, self.seed),
                 None => all,

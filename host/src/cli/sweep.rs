@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use builder::Part;
 use rand::{
     SeedableRng,
     seq::{IndexedRandom, SliceRandom},
@@ -38,6 +39,9 @@ pub(super) struct Args {
     /// Only variants of this family.
     #[arg(long)]
     family: Option<String>,
+    /// Only a part of the space, by genes that are held to some values, for example "block_order=0 mma.tile_kv=64,128".
+    #[arg(long, value_name = "GENES", default_value_t, hide_default_value = true)]
+    only: Part,
     /// Seed of the sample and of the order of subjects.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -72,8 +76,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     let family = args.family.as_deref().map(family).transpose()?;
     let mut place = Place::open(&args.device, &args.devices, &args.problem, args.store.as_deref())?;
     eprintln!("{}", place.introduction);
-    let (variants, part) = part(&place.space, family, args.sample, args.seed);
-    ensure!(!variants.is_empty(), "no variant of {} can run here", args.problem);
+    let (variants, part) = part(&place.space, family, &args.only, args.sample, args.seed);
+    ensure!(!variants.is_empty(), "no variant of {} that is asked for can run here", args.problem);
 
     if let Some(files) = args.split {
         let files = Trials::share_out(args.problem, &part, args.rounds, args.seed, &variants, files);
@@ -113,11 +117,18 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 /// The variants to measure and what they are, in words.
-fn part(space: &Space, family: Option<Family>, sample: Option<usize>, seed: u64) -> (Vec<Variant>, String) {
+fn part(
+    space: &Space,
+    family: Option<Family>,
+    only: &Part,
+    sample: Option<usize>,
+    seed: u64,
+) -> (Vec<Variant>, String) {
     let mut variants = Vec::new();
     let mut words = Vec::new();
     for of in Family::ALL.into_iter().filter(|of| family.is_none_or(|family| family == *of)) {
-        let all: Vec<Variant> = space.members().iter().filter(|variant| variant.family() == of).copied().collect();
+        let all: Vec<Variant> =
+            space.members().iter().filter(|v| v.family() == of && only.contains(v)).copied().collect();
         match sample {
             Some(count) => {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -132,7 +143,8 @@ fn part(space: &Space, family: Option<Family>, sample: Option<usize>, seed: u64)
     }
     // What is measured when the time is up should be a fair share of everything.
     variants.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    (variants, words.join(", "))
+    let only = if only.is_everything() { String::new() } else { format!("; only {only}") };
+    (variants, words.join(", ") + &only)
 }
 
 fn family(name: &str) -> Result<Family> {
@@ -148,12 +160,19 @@ mod tests {
 
     #[test]
     fn a_part_is_drawn_by_family_and_named() {
-        let (variants, words) = part(fixture::wide(), None, Some(7), 3);
+        let whole = Part::default();
+        let (variants, words) = part(fixture::wide(), None, &whole, Some(7), 3);
         assert_eq!(variants.len(), 7 * Family::ALL.len());
         assert!(words.starts_with("7 of ") && words.contains("mma variants by seed 3"), "{words}");
-        let (all, words) = part(fixture::wide(), Some(Family::Mma), None, 3);
+        let (all, words) = part(fixture::wide(), Some(Family::Mma), &whole, None, 3);
         assert!(all.iter().all(|variant| variant.family() == Family::Mma) && words.starts_with("all "));
-        assert_eq!(part(fixture::wide(), None, Some(7), 3).0, variants);
+        assert_eq!(part(fixture::wide(), None, &whole, Some(7), 3).0, variants);
+        let held: Part = "block_order=0".parse().unwrap();
+        let (fewer, words) = part(fixture::wide(), Some(Family::Mma), &held, None, 3);
+        assert!(
+            !fewer.is_empty() && fewer.len() < all.len() && words.ends_with("at hand; only block_order=0"),
+            "{words}"
+        );
     }
 
     #[test]
