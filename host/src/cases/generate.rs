@@ -3,6 +3,7 @@
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use rayon::prelude::*;
 use spec::Problem;
 
 use super::{CaseError, Distribution, Extras, Inputs, Tensor, Tensors};
@@ -32,23 +33,26 @@ impl Inputs {
         Ok(tensors)
     }
 
-    /// Writes every row of a tensor; each head has random numbers of its own.
+    /// Writes every row of a tensor; each head has random numbers of its own, so that heads can be filled side by side.
     fn fill(
         &self,
         tensor: &mut Tensor,
         which: u64,
-        mut write: impl FnMut(&mut ChaCha8Rng, &mut Vec<f32>, u32, &mut [f32]),
+        write: impl Fn(&mut ChaCha8Rng, &mut Vec<f32>, u32, &mut [f32]) + Sync,
     ) {
-        let [batch, seq, heads, columns] = tensor.shape();
-        let mut values = vec![0.0; columns as usize];
-        for (b, h) in (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h))) {
+        let [batch, seq, heads, columns] = tensor.shape().map(|extent| extent as usize);
+        let mut values = vec![0.0; batch * heads * seq * columns];
+        let of_head = |(head, values): (usize, &mut [f32])| {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-            rng.set_stream(which << 62 | u64::from(b) << 31 | u64::from(h));
+            rng.set_stream(which << 62 | ((head / heads) as u64) << 31 | (head % heads) as u64);
             let mut first = Vec::new();
-            for s in 0..seq {
-                write(&mut rng, &mut first, s, &mut values);
-                tensor.set_row(b, s, h, &values);
-            }
+            values.chunks_mut(columns.max(1)).zip(0..).for_each(|(values, s)| write(&mut rng, &mut first, s, values));
+        };
+        values.par_chunks_mut((seq * columns).max(1)).enumerate().for_each(of_head);
+        // Strides may be 0: what lies in one place is written in order.
+        for (row, values) in values.chunks(columns.max(1)).enumerate() {
+            let (head, s) = (row / seq, row % seq);
+            tensor.set_row((head / heads) as u32, s as u32, (head % heads) as u32, values);
         }
     }
 
