@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use builder::Library;
-use host::attention::{Layouts, MergeLayouts, Merging};
+use host::attention::{Kernels, Layouts, MergeLayouts, Merging};
 use host::cases::{Case, Distribution, Extras, Inputs, Layout as Order, Tensor, Tensors, number};
 use host::device::simt::Simt;
 use host::device::{Code, Failure};
@@ -14,7 +14,7 @@ use host::tensor::Layout;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use spec::{Align, DeviceLimits, Dtype, Extra, Family, Features, Mask, Problem, Variant};
+use spec::{Align, DeviceLimits, Dtype, Extra, Family, Features, Mask, Problem, Sm, Variant};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -129,13 +129,8 @@ impl Cut {
             let Row { batch, head, row: s } = expected.row;
             let entries = (0..merging.parts()).map(|part| part * self.whole.batch + batch);
             let values = entries.flat_map(|entry| row(&partial.o, &parts, [entry, s, head]));
-            let largest = values
-                .map(|bits| number::decode(self.whole.dtype, *bits).abs())
-                .fold(0f32, |largest, x| if x > largest { x } else { largest });
-            let rounding = number::ulp(self.whole.dtype, largest.into()) / 2.0;
-            for (rounded, exact) in expected.rounded.iter_mut().zip(&expected.exact) {
-                *rounded += if f64::from(*rounded) < *exact { -rounding } else { rounding } as f32;
-            }
+            let largest = values.map(|bits| number::decode(self.whole.dtype, *bits).abs()).fold(0f32, f32::max);
+            expected.averages_rounded(number::ulp(self.whole.dtype, largest.into()) / 2.0);
         }
         judge(&case, &expected, &outputs)?;
         Ok(())
@@ -242,6 +237,20 @@ fn merge(executor: &mut dyn Executor, merging: &Merging, partial: &Partial) -> R
 fn on_cpu_machine<T>(run: impl FnOnce(&mut dyn Executor) -> T) -> T {
     let code = code();
     run(&mut Judged(&mut Simt::new(LIMITS).executor(variant(), &code)))
+}
+
+#[test]
+fn kernels_ship_for_the_head_dims_of_models() -> Outcome {
+    let catalog = host::shipped::catalog()?;
+    for (head_dim, dtype) in
+        [64, 80, 96, 128, 256].into_iter().flat_map(|head_dim| Dtype::ALL.map(|dtype| (head_dim, dtype)))
+    {
+        let merging = Cut::new(Problem::new(1, 1, 1, head_dim, dtype), &[1, 1]).merging();
+        for sm in Sm::ALL {
+            catalog.find(&variant().kernel(merging.problem()), sm)?;
+        }
+    }
+    Ok(())
 }
 
 /// Attention over parts of which some are empty; of the others, rows may see nothing.

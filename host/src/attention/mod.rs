@@ -461,7 +461,7 @@ mod tests {
         const fn send<T: Send>() {}
         const fn send_and_sync<T: Send + Sync>() {}
         send_and_sync::<(Gpu, Module, Function, Stream, Tensor)>();
-        send_and_sync::<(Attention, Arguments, Addresses, AttentionError)>();
+        send_and_sync::<(Attention, Arguments, Addresses, Merge, MergeAddresses, AttentionError)>();
         send::<crate::driver::Graph>();
     }
 }
