@@ -1,6 +1,7 @@
 //! Partial results merged as a plan merges them: on the oracle, and on kernels on the CPU machine. What a plan launches is tested in
 //! `launch.rs`, and the whole on a GPU in `gpu.rs`.
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use builder::Library;
@@ -62,6 +63,13 @@ struct Cut {
     o: Order,
 }
 
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { whole, lengths, parts, o } = self;
+        write!(f, "{whole}, keys cut into {lengths:?}, parts {parts:?}, O {o:?}")
+    }
+}
+
 impl Cut {
     fn new(whole: Problem, lengths: &[u32]) -> Self {
         let whole = whole.with_seqlens(whole.seqlen_q, lengths.iter().sum());
@@ -109,7 +117,7 @@ impl Cut {
 
     /// That the parts of a whole, merged, are the whole by the oracle in fp64.
     fn check(&self, executor: &mut dyn Executor, seed: u64) -> Result<(), Failure> {
-        let case = Case::new(format!("{self:?}"), self.whole, Distribution::Normal, seed);
+        let case = Case::new(self.to_string(), self.whole, Distribution::Normal, seed);
         let tensors = case.inputs.generate(&self.whole)?;
         let merging = self.merging();
         let MergeLayouts { parts, o, .. } = *merging.layouts();
@@ -262,8 +270,8 @@ fn check_random(executor: &mut dyn Executor, count: u64) -> Outcome {
         let launches = cut.merging().launches().len();
         let kinds = [launches == 1, launches > 1, cut.lengths.len() == 1, cut.lengths.contains(&0)];
         seen.iter_mut().zip(kinds).for_each(|(seen, is)| *seen |= is);
-        assert!(launches == 1 || (launches == batch as usize && seqlen_q > 1), "{cut:?}");
-        cut.check(executor, seed).map_err(|failure| format!("seed {seed}: {cut:?}: {failure}"))?;
+        assert!(launches == 1 || (launches == batch as usize && seqlen_q > 1), "{cut}");
+        cut.check(executor, seed).map_err(|failure| format!("seed {seed}: {failure}"))?;
     }
     assert_eq!(seen, [true; 4]);
     Ok(())
