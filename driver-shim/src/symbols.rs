@@ -79,8 +79,8 @@ crate::trampoline::define! {
     cuMemFree_v2
     cuMemGetInfo_v2
     cuMemPrefetchAsync
-    cuMemcpy2DAsync_v2
     cuMemcpy2D_v2
+    cuMemcpy3DAsync_v2
     cuMemcpyAtoH_v2
     cuMemcpyDtoDAsync_v2
     cuMemcpyDtoD_v2
