@@ -83,11 +83,13 @@ impl Cut {
         let rows = if rng.random() { 1 } else { rng.random_range(2..=6) };
         let problem = Problem::new(rng.random_range(1..=3), heads_kv * rng.random_range(1..=3), rows, head_dim, dtype);
         let mask = if rng.random() { Mask::Full } else { Mask::Causal(Align::BottomRight) };
+        let features = Features { sinks: rng.random_ratio(1, 3), ..Features::NONE };
+        let problem = Problem { features, ..problem.with_heads_kv(heads_kv).with_mask(mask) };
         let mut lengths: Vec<u32> = (0..rng.random_range(0..=4)).map(|_| rng.random_range(0..=20)).collect();
         lengths.push(rng.random_range((rows - 1).max(1)..=20));
         let mut order = || *ORDERS.choose(rng).expect("there are some");
         let (parts, o) = (order(), order());
-        Self { parts, o, ..Self::new(problem.with_heads_kv(heads_kv).with_mask(mask), &lengths) }
+        Self { parts, o, ..Self::new(problem, &lengths) }
     }
 
     fn merging(&self) -> Merging {
@@ -103,9 +105,14 @@ impl Cut {
         let (whole, last) = (self.whole, self.lengths.len() - 1);
         let mut first = 0;
         for (part, keys) in self.lengths.iter().enumerate().filter(|(_, keys)| **keys > 0) {
-            let mask = if part == last { whole.mask } else { Mask::Full };
-            let problem = whole.with_seqlens(whole.seqlen_q, *keys).with_mask(mask);
-            let mut some = Tensors::unset(&problem)?;
+            // The mask's diagonal ends in the last part, and sinks count once.
+            let (mask, features, extras) = if part == last {
+                (whole.mask, whole.features, tensors.extras.clone())
+            } else {
+                (Mask::Full, Features::NONE, Extras::default())
+            };
+            let problem = Problem { features, ..whole.with_seqlens(whole.seqlen_q, *keys).with_mask(mask) };
+            let mut some = Tensors { extras, ..Tensors::unset(&problem)? };
             copy_rows(&mut some.q, &tensors.q, 0);
             copy_rows(&mut some.k, &tensors.k, first);
             copy_rows(&mut some.v, &tensors.v, first);
@@ -263,17 +270,18 @@ fn kernels_ship_for_the_head_dims_of_models() -> Outcome {
 
 /// Attention over parts of which some are empty; of the others, rows may see nothing.
 fn check_random(executor: &mut dyn Executor, count: u64) -> Outcome {
-    let mut seen = [false; 4];
+    let mut seen = [false; 5];
     for seed in 0..count {
         let cut = Cut::random(KINDS[seed as usize % KINDS.len()], seed);
         let Problem { batch, seqlen_q, .. } = cut.whole;
         let launches = cut.merging().launches().len();
-        let kinds = [launches == 1, launches > 1, cut.lengths.len() == 1, cut.lengths.contains(&0)];
+        let sinks = cut.whole.features.sinks;
+        let kinds = [launches == 1, launches > 1, cut.lengths.len() == 1, cut.lengths.contains(&0), sinks];
         seen.iter_mut().zip(kinds).for_each(|(seen, is)| *seen |= is);
         assert!(launches == 1 || (launches == batch as usize && seqlen_q > 1), "{cut}");
         cut.check(executor, seed).map_err(|failure| format!("seed {seed}: {failure}"))?;
     }
-    assert_eq!(seen, [true; 4]);
+    assert_eq!(seen, [true; 5]);
     Ok(())
 }
 
