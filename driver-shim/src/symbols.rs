@@ -80,6 +80,7 @@ crate::trampoline::define! {
     cuMemGetInfo_v2
     cuMemPrefetchAsync
     cuMemcpy2D_v2
+    cuMemcpy3DAsync_v2
     cuMemcpyAtoH_v2
     cuMemcpyDtoDAsync_v2
     cuMemcpyDtoD_v2

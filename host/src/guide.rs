@@ -14,6 +14,7 @@ pages! {
     Scale "scale.md"
     Heads "heads.md"
     Lse "lse.md"
+    Merge "merge.md"
     Shapes "shapes.md"
     Layouts "layouts.md"
     Determinism "determinism.md"

@@ -3,7 +3,7 @@
 use std::fs;
 
 use builder::Library;
-use host::attention::{Addresses, Arguments, Attention, AttentionError, Layouts};
+use host::attention::{Addresses, Arguments, Attention, AttentionError, Layouts, Merge};
 use host::cases::{self, Case, Distribution, gate};
 use host::device::{Pace, Samples, TimingPlan};
 use host::driver::{Buffer, DriverError, Event, Gpu, Graph, Module, Monitor, Stream};
@@ -40,6 +40,8 @@ const TESTS: &[(&str, Test)] = &[
     ("a_thousand_launches_leave_memory_flat", a_thousand_launches_leave_memory_flat),
     ("many_launches_give_the_same_bits", many_launches_give_the_same_bits),
     ("misuse_of_the_public_api_is_refused", misuse_of_the_public_api_is_refused),
+    ("partial_results_merge", partial_results_merge),
+    ("empty_parts_merge_past_65535_rows", empty_parts_merge_past_65535_rows),
 ];
 
 fn main() {
@@ -398,6 +400,116 @@ fn a_recorded_launch_keeps_its_tensors(gpu: &Gpu) -> Outcome {
         ensure(o.values::<u16>()?.iter().all(|word| *word == one), || {
             format!("{problem}: ones by {}", plan.variant())
         })?;
+    }
+    Ok(())
+}
+
+/// Plans over two parts of the keys, one after the other, and a plan that merges them, in one graph, replayed over new inputs.
+fn partial_results_merge(gpu: &Gpu) -> Outcome {
+    let (library, stream) = (Library::open()?, Stream::new(gpu)?);
+    let rows = Problem::new(3, 8, 100, 64, Dtype::F16).with_heads_kv(2).with_mask(Mask::Causal(Align::BottomRight));
+    let keys = |problem: Problem, keys| problem.with_seqlens(problem.seqlen_q, keys);
+    for whole in [keys(rows, 700), keys(rows, 700).in_bhsd(), rows.with_seqlens(1, 333).with_dtype(Dtype::Bf16)] {
+        // The first row of those that are many sees nothing of the last part.
+        let last = whole.seqlen_q.max(2) - 1;
+        let cut = |keys, mask| {
+            let part = whole.with_seqlens(whole.seqlen_q, keys).with_mask(mask);
+            // K and V of a part are rows of those of the whole.
+            Problem { strides: whole.strides, ..part }
+        };
+        let parts = [cut(whole.seqlen_kv - last, Mask::Full), cut(last, whole.mask)];
+        let stacked = Layouts::of(&Problem { batch: 2 * whole.batch, ..whole }).o;
+        let merge = Merge::new(gpu, &library, &stacked, &Layouts::of(&whole).o)?;
+        let plans = [Attention::new(gpu, &library, None, &parts[0])?, Attention::new(gpu, &library, None, &parts[1])?];
+
+        let case = |seed| Case::new("merged", whole, Distribution::Normal, seed);
+        let (first, second) = (case(1), case(2));
+        let [answer, other] = [Answers::default().to(&first)?, Answers::default().to(&second)?];
+        let mut tensors = Tensors::of(gpu, &Layouts::of(&whole), &answer)?;
+        let layouts = *merge.layouts();
+        // Whatever is not written stays NaN.
+        let partial = Tensor::of(gpu, layouts.parts, &vec![0xffffu16; layouts.parts.extent()?])?;
+        let partial_lse = Tensor::of(gpu, layouts.parts_lse, &vec![f32::NAN; layouts.parts_lse.extent()?])?;
+        let mut scratch = merge.scratch()?;
+        let (part, part_lse) = (layouts.o.extent()? as u64 * 2, layouts.lse.extent()? as u64 * 4);
+        let skipped = u64::from(parts[0].seqlen_kv) * 2;
+        let mut launch = |stream: &Stream, tensors: &mut Tensors| -> Result<(), AttentionError> {
+            let [q, k, v] = tensors.inputs.each_ref().map(Tensor::address);
+            for (i, plan) in plans.iter().enumerate() {
+                let (i, strides) = (i as u64, whole.strides);
+                let addresses = Addresses {
+                    q,
+                    k: k + i * skipped * strides.k.seq.unsigned_abs(),
+                    v: v + i * skipped * strides.v.seq.unsigned_abs(),
+                    o: partial.address() + i * part,
+                    lse: partial_lse.address() + i * part_lse,
+                };
+                // SAFETY: rows of tensors that outlive the waits for the stream.
+                unsafe { plan.launch_at(stream, &addresses) }?;
+            }
+            merge.launch(stream, [&partial, &partial_lse], &mut tensors.o, Some(&mut tensors.lse), &mut scratch)
+        };
+        let graph = Graph::capture(&stream, |stream| launch(stream, &mut tensors))?;
+        for (case, answer) in [(&first, &answer), (&second, &other)] {
+            tensors.set(answer)?;
+            // SAFETY: the tensors outlive the wait.
+            unsafe { graph.launch(&stream) }?;
+            stream.synchronize()?;
+            let rounded = rounded_parts(&whole, answer, &partial)?;
+            tensors.judge(case, &rounded)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is expected where O of two parts was rounded before they were merged.
+fn rounded_parts(whole: &Problem, answer: &Answer, parts: &Tensor) -> Result<Answer, Failed> {
+    let (words, layout) = (parts.values::<u16>()?, parts.layout());
+    let mut answer = answer.clone();
+    for expected in &mut answer.reference.rows {
+        let row = expected.row;
+        let rounding = [row.batch, whole.batch + row.batch].map(|entry| {
+            let strides = layout.strides;
+            let steps = [(entry, strides.batch), (row.row, strides.seq), (row.head, strides.head)];
+            let at: i64 = steps.iter().map(|(index, stride)| i64::from(*index) * stride).sum();
+            let values = words[at as usize..][..whole.head_dim_v as usize].iter();
+            let largest = values.map(|word| cases::number::decode(whole.dtype, *word).abs()).fold(0f32, f32::max);
+            cases::number::ulp(whole.dtype, largest.into()) / 2.0
+        });
+        expected.averages_rounded(rounding[0].max(rounding[1]));
+    }
+    Ok(answer)
+}
+
+fn empty_parts_merge_past_65535_rows(gpu: &Gpu) -> Outcome {
+    const ROWS: u32 = 65_537;
+    let (library, stream) = (Library::open()?, Stream::new(gpu)?);
+    let [parts, o] = [2 * ROWS, ROWS].map(|batch| Layouts::of(&Problem::new(batch, 3, 1, 64, Dtype::F16)).o);
+    let merge = Merge::new(gpu, &library, &parts, &o)?;
+    let layouts = *merge.layouts();
+    let rows = (ROWS * 3) as usize;
+    // Of every three rows, the first sees only the first part, the second only the second, the third nothing.
+    let mut words = vec![0xffffu16; layouts.parts.extent()?];
+    let mut logits = vec![f32::NEG_INFINITY; layouts.parts_lse.extent()?];
+    for part in 0..2 {
+        for row in (part..rows).step_by(3) {
+            let at = part * rows + row;
+            words[at * 64..][..64].fill(cases::number::encode(Dtype::F16, (row % 1000) as f32));
+            logits[at] = row as f32;
+        }
+    }
+    let (parts, parts_lse) = (Tensor::of(gpu, layouts.parts, &words)?, Tensor::of(gpu, layouts.parts_lse, &logits)?);
+    let (mut o, mut lse) = (Tensor::new(gpu, layouts.o)?, Tensor::new(gpu, layouts.lse)?);
+    merge.launch(&stream, [&parts, &parts_lse], &mut o, Some(&mut lse), &mut merge.scratch()?)?;
+    stream.synchronize()?;
+    let (words, lse) = (o.values::<u16>()?, lse.values::<f32>()?);
+    for (row, (values, lse)) in words.chunks(64).zip(lse).enumerate() {
+        let (value, right) = match row % 3 {
+            2 => (0.0, lse == f32::NEG_INFINITY),
+            _ => ((row % 1000) as f32, (lse - row as f32).abs() <= row as f32 * 1e-6),
+        };
+        let value = cases::number::encode(Dtype::F16, value);
+        ensure(right && values.iter().all(|word| *word == value), || format!("row {row}: {lse}, {values:?}"))?;
     }
     Ok(())
 }

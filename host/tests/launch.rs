@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use host::attention::{Addresses, Attention, AttentionError, Extras};
+use host::attention::{Addresses, Attention, AttentionError, Extras, Layouts, Merge, MergeAddresses};
 use host::driver::{Buffer, DriverError, Gpu, Stream};
 use host::shipped;
 use host::tensor::{Element, Layout, Tensor};
@@ -69,6 +69,9 @@ const TESTS: &[(&str, Test)] = &[
     ("what_features_read_is_asked_for", what_features_read_is_asked_for),
     ("a_failed_launch_is_told", a_failed_launch_is_told),
     ("a_plan_explains_itself", a_plan_explains_itself),
+    ("a_merge_allocates_nothing", a_merge_allocates_nothing),
+    ("a_merge_passes_what_its_parts_say", a_merge_passes_what_its_parts_say),
+    ("a_bad_merge_launches_nothing", a_bad_merge_launches_nothing),
 ];
 
 fn main() -> ExitCode {
@@ -100,11 +103,11 @@ fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Outcome {
     if condition { Ok(()) } else { Err(otherwise().into()) }
 }
 
-/// Launches, encoded tensor maps and live allocations so far.
-fn recorded() -> [u64; 3] {
-    let mut counts = [0; 3];
+/// Launches, encoded tensor maps, live allocations and copies so far.
+fn recorded() -> [u64; 4] {
+    let mut counts = [0; 4];
     // SAFETY: the recording driver's own function, which fills the array.
-    unsafe { driver().get::<unsafe extern "C" fn(*mut [u64; 3])>("recorded").expect("recorded")(&mut counts) };
+    unsafe { driver().get::<unsafe extern "C" fn(*mut [u64; 4])>("recorded").expect("recorded")(&mut counts) };
     counts
 }
 
@@ -351,6 +354,116 @@ fn what_features_read_is_asked_for() -> Outcome {
     ensure(recorded()[0] == before, || "something was launched".into())?;
     plan.launch_with(&stream, [&q, &k, &v], &mut o, None, &none.with(Extra::Sinks, &sinks))?;
     ensure(recorded()[0] == before + 1, || "nothing was launched".into())
+}
+
+const MERGED: MergeAddresses =
+    MergeAddresses { parts: 0x100002, parts_lse: 0x200004, o: 0x300004, lse: 0x400004, scratch: 0x500004 };
+
+/// A plan to merge so many parts of a problem.
+fn merge(gpu: &Gpu, problem: &Problem, parts: u32) -> Result<Merge, Failed> {
+    let stacked = Problem { batch: problem.batch * parts, ..*problem };
+    let [parts, o] = [stacked, *problem].map(|problem| Layouts::of(&problem).o);
+    Ok(Merge::new(gpu, &shipped::catalog()?, &parts, &o)?)
+}
+
+fn a_merge_allocates_nothing() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let stream = Stream::new(&gpu)?;
+    let of_rows = Problem::new(3, 8, 5, 64, Dtype::F16);
+    for (problem, launches) in [(of_rows, 3), (of_rows.in_bhsd(), 1), (of_rows.with_seqlens(1, 1), 1)] {
+        let merge = merge(&gpu, &problem, 4)?;
+        let before = recorded();
+        let allocations = ALLOCATIONS.get();
+        for _ in 0..100 {
+            // SAFETY: the driver reads no memory.
+            unsafe { merge.launch_at(&stream, &MERGED) }?;
+        }
+        let allocations = ALLOCATIONS.get() - allocations;
+        let after = recorded();
+        ensure(allocations == 0 && after[2] == before[2], || {
+            format!("{allocations} allocations, {before:?} {after:?}")
+        })?;
+        let done = [after[0] - before[0], after[3] - before[3]];
+        ensure(done == [launches * 100, 400], || format!("{done:?} by {}", merge.attention().explain()))?;
+    }
+    Ok(())
+}
+
+fn a_merge_passes_what_its_parts_say() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let problem = Problem::new(3, 8, 5, 64, Dtype::Bf16);
+    let merge = merge(&gpu, &problem, 4)?;
+    // SAFETY: the driver reads no memory.
+    unsafe { merge.launch_at(&Stream::new(&gpu)?, &MERGED) }?;
+    let mut copy = [0u64; 6];
+    // SAFETY: the recording driver's own function, which fills the array.
+    unsafe { driver().get::<unsafe extern "C" fn(*mut [u64; 6])>("last_copy")?(&mut copy) };
+    // The last of four parts' LSE, of 3 x 8 x 5 rows.
+    ensure(copy == [0x200004 + 3 * 120 * 4, 4, 0x500004 + 3 * 4, 16, 4, 120], || format!("{copy:x?}"))?;
+    let mut bytes = [0u8; size_of::<AttentionArgs>()];
+    // SAFETY: the recording driver writes as many bytes as the argument has.
+    unsafe { driver().get::<unsafe extern "C" fn(*mut u8)>("last_argument")?(bytes.as_mut_ptr()) };
+    // SAFETY: it is made of numbers.
+    let passed = unsafe { bytes.as_ptr().cast::<AttentionArgs>().read_unaligned() };
+    // The last of three batch entries, of 5 x 8 rows.
+    let (entry, lse) = (5 * 8 * 64, 0x400004 + 2 * 40 * 4);
+    ensure((passed.v, passed.o, passed.lse) == (0x100002 + 4 * entry, 0x300004 + 4 * entry, lse), || {
+        format!("{passed:x?}")
+    })?;
+    ensure(passed.q == passed.k && passed.q != 0 && passed.seqlen_kv == 4, || format!("{passed:x?}"))?;
+    let strides = Strides { batch: 64, seq: 3 * entry as i64, head: 8 * 64 };
+    ensure(passed.v_strides == strides && (passed.heads_q, passed.heads_total) == (5, 40), || format!("{passed:?}"))?;
+    ensure(merge.scratch_bytes() == 4 * 120 * 4, || merge.scratch_bytes().to_string())
+}
+
+fn a_bad_merge_launches_nothing() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let problem = Problem::new(3, 8, 5, 64, Dtype::F16);
+    let (plan, stream) = (merge(&gpu, &problem, 4)?, Stream::new(&gpu)?);
+    let layouts = *plan.layouts();
+    let tensor = |layout| Tensor::new(&gpu, layout);
+    let (parts, parts_lse) = (tensor(layouts.parts)?, tensor(layouts.parts_lse)?);
+    let (mut o, mut lse) = (tensor(layouts.o)?, tensor(layouts.lse)?);
+    let (mut scratch, mut small) = (plan.scratch()?, Buffer::new(&gpu, 1916)?);
+    let (mut other, mut elsewhere) = (plan.scratch()?, Buffer::new(&Gpu::open(1)?, 1920)?);
+    let before = recorded();
+    for (inputs, scratch, expected) in [
+        ([&parts_lse, &parts_lse], &mut scratch, "the parts is Layout"),
+        ([&parts, &parts], &mut other, "the LSE of the parts is Layout"),
+        ([&parts, &parts_lse], &mut small, "the scratch bytes have 1916 B; at least 1920 B are needed"),
+        ([&parts, &parts_lse], &mut elsewhere, "of another GPU than the plan: the scratch"),
+    ] {
+        let refused = plan.launch(&stream, inputs, &mut o, Some(&mut lse), scratch);
+        let line = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure(line.starts_with(expected) && !line.contains('\n'), || line)?;
+    }
+    for (addresses, expected) in [
+        (
+            MergeAddresses { parts: 0x100001, ..MERGED },
+            "the parts is at address 0x100001; a multiple of 2 is needed, and not 0",
+        ),
+        (MergeAddresses { parts_lse: 0, ..MERGED }, "the LSE of the parts is at address 0x0; a multiple of 4"),
+        (MergeAddresses { o: 0x300002, ..MERGED }, "O is at address 0x300002; a multiple of 4"),
+        (MergeAddresses { lse: 0x400002, ..MERGED }, "LSE is at address 0x400002; a multiple of 4"),
+        (MergeAddresses { scratch: 0, ..MERGED }, "the scratch is at address 0x0; a multiple of 4"),
+    ] {
+        // SAFETY: the driver reads no memory.
+        let refused = unsafe { plan.launch_at(&stream, &addresses) };
+        let line = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure(line.starts_with(expected), || line)?;
+    }
+    // SAFETY: as above.
+    let refused = unsafe { plan.launch_at(&Stream::new(&Gpu::open(1)?)?, &MERGED) };
+    ensure(matches!(refused, Err(AttentionError::OtherGpu { what: "the stream", .. })), || format!("{refused:?}"))?;
+    // Elements of O are stored in pairs.
+    let mut odd = problem;
+    (odd.strides.o.seq, odd.strides.o.batch) = (513, 513 * 5);
+    let refused = merge(&gpu, &odd, 4).err().map(|error| error.message().unwrap_or_default().to_owned());
+    let needs = "4-byte accesses need every stride of O to be a multiple of 4 bytes";
+    ensure(refused.as_ref().is_some_and(|line| line.ends_with(needs)), || format!("{refused:?}"))?;
+    ensure(recorded()[0] == before[0] && recorded()[3] == before[3], || "something was launched".into())?;
+    plan.launch(&stream, [&parts, &parts_lse], &mut o, Some(&mut lse), &mut scratch)?;
+    ensure(recorded()[0] == before[0] + 3, || "nothing was launched".into())
 }
 
 fn a_failed_launch_is_told() -> Outcome {

@@ -51,6 +51,14 @@ pub enum AttentionError {
         /// What they may be.
         allowed: &'static str,
     },
+    /// Parts to merge whose number is not whole.
+    #[error("the batch of the parts is {found}; a multiple of that of O, {batch}, is allowed")]
+    Parts {
+        /// Batch of the parts, stacked.
+        found: u32,
+        /// Batch of O.
+        batch: u32,
+    },
     /// Strides that are negative, or that span more bytes than there are addresses.
     #[error("{tensor} cannot lie in memory so: {layout:?}; strides of at least 0 are allowed")]
     Strides {

@@ -24,15 +24,13 @@ impl Layouts {
     /// The layouts of `problem`.
     pub fn of(problem: &Problem) -> Self {
         let (strides, [q, k, v, o]) = (problem.strides, problem.shapes());
-        let [batch, rows, heads, _] = o;
         let layout = |shape, strides| Layout { shape, strides, element: Element::from(problem.dtype) };
-        let lse = layout([batch, rows, heads, 1], Strides::bhsd(rows, heads, 1));
         Self {
             q: layout(q, strides.q),
             k: layout(k, strides.k),
             v: layout(v, strides.v),
             o: layout(o, strides.o),
-            lse: Layout { element: Element::F32, ..lse },
+            lse: lse_of(o),
         }
     }
 
@@ -45,6 +43,34 @@ impl Layouts {
     }
 }
 
+/// The layout of the LSE beside an O of this shape.
+pub(super) fn lse_of([batch, rows, heads, _]: [u32; 4]) -> Layout {
+    Layout { shape: [batch, rows, heads, 1], strides: Strides::bhsd(rows, heads, 1), element: Element::F32 }
+}
+
+/// The type of a tensor that kernels compute with.
+pub(super) fn dtype_of(tensor: &'static str, layout: &Layout) -> Result<Dtype, AttentionError> {
+    match layout.element {
+        Element::F16 => Ok(Dtype::F16),
+        Element::Bf16 => Ok(Dtype::Bf16),
+        found @ Element::F32 => Err(AttentionError::Element { tensor, found, allowed: "f16 or bf16" }),
+    }
+}
+
+/// That two tensors are of one size in this dimension of `[batch, seqlen, heads, head_dim]`.
+pub(super) fn check_same(
+    (tensor, of): (&'static str, &Layout),
+    (other, like): (&'static str, &Layout),
+    dimension: usize,
+) -> Result<(), AttentionError> {
+    const DIMENSIONS: [&str; 4] = ["batch", "seqlen", "heads", "head_dim"];
+    let (found, expected) = (of.shape[dimension], like.shape[dimension]);
+    if found == expected {
+        return Ok(());
+    }
+    Err(AttentionError::Mismatch { tensor, dimension: DIMENSIONS[dimension], found, other, expected })
+}
+
 /// The problem of attending with Q to K and V, where O is laid out like Q.
 ///
 /// # Errors
@@ -52,11 +78,7 @@ impl Layouts {
 /// The tensors contradict each other: the error names the tensor, the dimension and both sizes. Whether a kernel can run the
 /// problem is decided where it is planned.
 pub fn problem(q: &Layout, k: &Layout, v: &Layout, mask: Mask, scale: Option<f32>) -> Result<Problem, AttentionError> {
-    let dtype = match q.element {
-        Element::F16 => Dtype::F16,
-        Element::Bf16 => Dtype::Bf16,
-        found @ Element::F32 => return Err(AttentionError::Element { tensor: "Q", found, allowed: "f16 or bf16" }),
-    };
+    let dtype = dtype_of("Q", q)?;
     let allowed = match dtype {
         Dtype::F16 => "f16, as in Q,",
         Dtype::Bf16 => "bf16, as in Q,",
@@ -66,15 +88,11 @@ pub fn problem(q: &Layout, k: &Layout, v: &Layout, mask: Mask, scale: Option<f32
             return Err(AttentionError::Element { tensor, found, allowed });
         }
     }
-    const DIMENSIONS: [&str; 4] = ["batch", "seqlen", "heads", "head_dim"];
-    for (tensor, given, other, expected, dimension) in
-        [("K", k, "Q", q, 0), ("V", v, "Q", q, 0), ("V", v, "K", k, 1), ("V", v, "K", k, 2), ("K", k, "Q", q, 3)]
+    let (of_q, of_k, of_v) = (("Q", q), ("K", k), ("V", v));
+    for (tensor, other, dimension) in
+        [(of_k, of_q, 0), (of_v, of_q, 0), (of_v, of_k, 1), (of_v, of_k, 2), (of_k, of_q, 3)]
     {
-        let (found, expected) = (given.shape[dimension], expected.shape[dimension]);
-        if found != expected {
-            let dimension = DIMENSIONS[dimension];
-            return Err(AttentionError::Mismatch { tensor, dimension, found, other, expected });
-        }
+        check_same(tensor, other, dimension)?;
     }
     let ([batch, seqlen_q, heads_q, head_dim_qk], [_, seqlen_kv, heads_kv, head_dim_v]) = (q.shape, v.shape);
     let o = q.strides_like([batch, seqlen_q, heads_q, head_dim_v]);

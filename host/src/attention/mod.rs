@@ -8,6 +8,7 @@ mod error;
 mod extras;
 mod kernels;
 mod layouts;
+mod merge;
 mod window;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub use self::error::AttentionError;
 pub use self::extras::Extras;
 pub use self::kernels::Kernels;
 pub use self::layouts::{Layouts, problem};
+pub use self::merge::{Merge, MergeAddresses, MergeLayouts, Merging, Offsets};
 use self::window::window;
 use crate::dispatch::{self, Choice, Chosen, Dispatch};
 use crate::driver::{Argument, DriverError, Function, Gpu, Grid, L2Window, Module, Stream, tensor_map};
@@ -459,7 +461,7 @@ mod tests {
         const fn send<T: Send>() {}
         const fn send_and_sync<T: Send + Sync>() {}
         send_and_sync::<(Gpu, Module, Function, Stream, Tensor)>();
-        send_and_sync::<(Attention, Arguments, Addresses, AttentionError)>();
+        send_and_sync::<(Attention, Arguments, Addresses, Merge, MergeAddresses, AttentionError)>();
         send::<crate::driver::Graph>();
     }
 }

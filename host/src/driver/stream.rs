@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::ptr;
 
 use cust::stream::StreamFlags;
-use cust::sys::{CUevent, CUstream, cudaError_enum};
+use cust::sys::{CUDA_MEMCPY3D, CUevent, CUmemorytype, CUstream, cudaError_enum};
 
 use super::error::Named;
 use super::raw::call;
@@ -76,6 +76,46 @@ impl Stream {
         let _current = self.gpu.bind()?;
         // SAFETY: both are live.
         unsafe { call!(cuEventRecord(event.raw, self.raw())) }
+    }
+
+    /// Queues copying `count` words of 32 bits that follow each other at `from`, so that they are `step` words apart from `to` on.
+    ///
+    /// # Safety
+    ///
+    /// All places are on the stream's GPU and live until the stream has come by; none is both read and written.
+    pub(crate) unsafe fn spread(&self, from: u64, to: u64, count: usize, step: usize) -> Result<(), DriverError> {
+        const WORD: usize = size_of::<u32>();
+        // Rows of one word. As a copy in two dimensions it might fail, says the driver's manual, for pitches of one's own.
+        let copy = CUDA_MEMCPY3D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcZ: 0,
+            srcLOD: 0,
+            srcMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: ptr::null(),
+            srcDevice: from,
+            srcArray: ptr::null_mut(),
+            reserved0: ptr::null_mut(),
+            srcPitch: WORD,
+            srcHeight: count,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstZ: 0,
+            dstLOD: 0,
+            dstMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: ptr::null_mut(),
+            dstDevice: to,
+            dstArray: ptr::null_mut(),
+            reserved1: ptr::null_mut(),
+            dstPitch: step * WORD,
+            dstHeight: count,
+            WidthInBytes: WORD,
+            Height: count,
+            Depth: 1,
+        };
+        let _current = self.gpu.bind()?;
+        // SAFETY: the caller vouches for the memory; the description outlives the call.
+        unsafe { call!(cuMemcpy3DAsync_v2(&copy, self.raw())) }
     }
 
     pub(super) fn raw(&self) -> CUstream {

@@ -189,10 +189,7 @@ fn split_and_merge(executor: &mut dyn Executor, problem: &Problem) -> Result<(),
     for expected in &mut expected.rows {
         let Row { batch, head, row } = expected.row;
         let part = |i: usize| ulp(&mut parts[i].o.values(batch, row, head));
-        let rounding = part(0).max(part(1)) / 2.0;
-        for (rounded, exact) in expected.rounded.iter_mut().zip(&expected.exact) {
-            *rounded += if f64::from(*rounded) < *exact { -rounding } else { rounding } as f32;
-        }
+        expected.averages_rounded(part(0).max(part(1)) / 2.0);
     }
     judge(&case, &expected, &merged)?;
     Ok(())

@@ -35,6 +35,15 @@ pub struct Expected {
     pub score: f64,
 }
 
+impl Expected {
+    /// Takes into account that each output was averaged from values that had been rounded, by so much at most.
+    pub fn averages_rounded(&mut self, by: f64) {
+        for (rounded, exact) in self.rounded.iter_mut().zip(&self.exact) {
+            *rounded += if f64::from(*rounded) < *exact { -by } else { by } as f32;
+        }
+    }
+}
+
 /// What the rows of a problem that are looked at should be, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference {
