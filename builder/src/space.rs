@@ -31,10 +31,10 @@ const FEATURED: [u32; 5] = [64, 80, 96, 128, 256];
 
 /// The kernels that a problem which nobody measured falls back to, for every head_dim and dtype: for long and for short
 /// sequences, for few queries and for K and V that several batch entries share the one that should be fastest, and the one
-/// that fits any strides.
+/// that fits any strides. Also the one that appends to a cache, of which there is no other.
 pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
     let head_dims = (8..=256).step_by(8);
-    let mut kernels = Vec::new();
+    let mut kernels = vec![Kernel::Append];
     for (head_dim, dtype) in head_dims.flat_map(|head_dim| Dtype::ALL.map(|dtype| (head_dim, dtype))) {
         let long = Problem::new(2, 32, 8192, head_dim, dtype);
         let mut shared = long;
@@ -79,7 +79,7 @@ fn all(family: Family) -> impl Iterator<Item = Variant> {
 mod tests {
     use std::collections::HashSet;
 
-    use spec::Gene;
+    use spec::{AttentionKernel, Gene};
 
     use super::*;
 
@@ -125,8 +125,9 @@ mod tests {
             for dtype in Dtype::ALL {
                 let families: HashSet<_> = kernels
                     .iter()
+                    .filter_map(Kernel::attention)
                     .filter(|kernel| kernel.head_dim_qk == head_dim && kernel.dtype == dtype)
-                    .map(Kernel::family)
+                    .map(AttentionKernel::family)
                     .collect();
                 assert!(
                     families.contains(&Family::Tiled) && families.contains(&Family::Mma),
@@ -134,6 +135,7 @@ mod tests {
                 );
             }
         }
+        assert!(kernels.contains(&Kernel::Append), "any cache can be filled");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pages! {
     Heads "heads.md"
     Lse "lse.md"
     Shapes "shapes.md"
+    Append "append.md"
     Layouts "layouts.md"
     Determinism "determinism.md"
     Plans "plans.md"

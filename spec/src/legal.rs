@@ -2,7 +2,7 @@
 
 use crate::layout::{MmaLayout, TiledLayout, WgmmaLayout, WgmmaSplitLayout};
 use crate::{
-    AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Family, Features, Gene, MapBoxes, Problem, Sm, Variant,
+    AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Family, Features, Gene, MapBoxes, Problem, Sm, Strides, Variant,
 };
 
 /// Why a variant cannot run a problem on a GPU.
@@ -186,6 +186,22 @@ pub enum Illegal {
         /// The least that is allowed.
         least: u64,
     },
+    /// No new keys for a cache, or more than it has room for.
+    #[error("{value} new keys of each batch entry; 1 to {most} are allowed, as seqlen_kv is")]
+    NewKeys {
+        /// How many.
+        value: u32,
+        /// How many there is room for.
+        most: u32,
+    },
+    /// More new rows for a cache than row numbers have bits for.
+    #[error("{rows} new rows over all batch entries and heads; at most {most} are allowed")]
+    NewRows {
+        /// How many.
+        rows: u64,
+        /// The largest number that is allowed.
+        most: u64,
+    },
     /// Only some families have entry points with features.
     #[error("family {family} has no kernels with features such as a window; tiled and mma have")]
     Features {
@@ -338,7 +354,7 @@ fn check_features(variant: &Variant) -> Result<(), Illegal> {
     Ok(())
 }
 
-fn check_problem(p: &Problem) -> Result<(), Illegal> {
+pub(crate) fn check_problem(p: &Problem) -> Result<(), Illegal> {
     for (field, value) in [
         ("batch", p.batch),
         ("heads_q", p.heads_q),
@@ -405,17 +421,23 @@ struct Step {
     stride: i64,
 }
 
-/// The steps along the dimensions of Q, K, V and O. Nobody steps along a dimension of one element, and tensor libraries
-/// leave anything as its stride.
+/// The steps along the dimensions of Q, K, V and O.
 fn steps(problem: &Problem) -> impl Iterator<Item = Step> + use<> {
     let strides = problem.strides;
     let tensors = [('Q', strides.q), ('K', strides.k), ('V', strides.v), ('O', strides.o)];
-    tensors.into_iter().zip(problem.shapes()).flat_map(move |((tensor, s), [batch, seqlen, heads, _])| {
-        [("batch", batch, s.batch), ("seq", seqlen, s.seq), ("head", heads, s.head)]
-            .into_iter()
-            .filter(|(_, extent, _)| *extent > 1)
-            .map(move |(dimension, _, stride)| Step { tensor, dimension, stride })
+    tensors.into_iter().zip(problem.shapes()).flat_map(|((tensor, strides), shape)| {
+        steps_of(strides, shape).map(move |(dimension, stride)| Step { tensor, dimension, stride })
     })
+}
+
+/// The steps along the dimensions of a tensor. Nobody steps along a dimension of one element, and tensor libraries leave
+/// anything as its stride.
+pub(crate) fn steps_of(
+    Strides { batch, seq, head }: Strides,
+    shape: [u32; 4],
+) -> impl Iterator<Item = (&'static str, i64)> {
+    let steps = [("batch", batch), ("seq", seq), ("head", head)];
+    steps.into_iter().zip(shape).filter(|(_, extent)| *extent > 1).map(|(step, _)| step)
 }
 
 fn check_alignment(problem: &Problem, load_bytes: u32) -> Result<(), Illegal> {

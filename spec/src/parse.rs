@@ -1,7 +1,8 @@
 //! Text forms read back, with errors that say what was read and what is allowed.
 
 use crate::{
-    Align, Bias, Dtype, Family, Features, Gene, Kernel, Mask, MatrixStrides, Pages, Problem, Strides, Variant, Window,
+    Align, AttentionKernel, Bias, Dtype, Family, Features, Gene, Kernel, Mask, MatrixStrides, Pages, Problem, Strides,
+    Variant, Window,
 };
 
 /// Why a text is no problem, variant or kernel.
@@ -210,6 +211,9 @@ fn read_genes(variant: &mut Variant, genes: &str) -> Result<(), ParseError> {
 }
 
 pub(crate) fn kernel(text: &str) -> Result<Kernel, ParseError> {
+    if text == APPEND {
+        return Ok(Kernel::Append);
+    }
     let mut parts = text.splitn(4, ':');
     let mut next = || parts.next().ok_or(ParseError::Kernel);
     let (family, element, dims, genes) = (next()?, next()?, next()?, next()?);
@@ -219,8 +223,11 @@ pub(crate) fn kernel(text: &str) -> Result<Kernel, ParseError> {
     let (qk, v) = dims.split_once('x').ok_or(ParseError::Kernel)?;
     let dim = |text: &str| text.parse().map_err(|_| ParseError::Kernel);
     let variant = with_genes(family, genes)?;
-    Ok(Kernel::from_parts(variant, dtype, [dim(qk)?, dim(v)?], featured))
+    Ok(Kernel::Attention(AttentionKernel::from_parts(variant, dtype, [dim(qk)?, dim(v)?], featured)))
 }
+
+/// The kernel that appends to a cache.
+pub(crate) const APPEND: &str = "append";
 
 /// What follows the head_dims of a kernel with features.
 pub(crate) const FEATURED: &str = "+features";

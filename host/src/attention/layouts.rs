@@ -41,7 +41,7 @@ impl Layouts {
         for (tensor, layout) in [("Q", self.q), ("K", self.k), ("V", self.v), ("O", self.o)] {
             layout.extent().map_err(|_| AttentionError::Strides { tensor, layout })?;
         }
-        if self.o.overlaps() { Err(AttentionError::Overlap { layout: self.o }) } else { Ok(()) }
+        if self.o.overlaps() { Err(AttentionError::Overlap { tensor: "O", layout: self.o }) } else { Ok(()) }
     }
 }
 
