@@ -43,6 +43,7 @@ macro_rules! entry {
                 const LOAD_BYTES: u32 = $load_bytes;
                 const SHARED_PAD: u32 = $shared_pad;
                 const EXP_POLY: u32 = $exp_poly;
+                const ELEMENT_BYTES: u32 = <$crate::gpu::$dtype as $crate::gpu::Element>::BYTES;
             }
             #[inline(always)]
             fn kernel(

@@ -55,11 +55,12 @@ pub fn problem(q: &Layout, k: &Layout, v: &Layout, mask: Mask, scale: Option<f32
     let dtype = match q.element {
         Element::F16 => Dtype::F16,
         Element::Bf16 => Dtype::Bf16,
-        found @ Element::F32 => return Err(AttentionError::Element { tensor: "Q", found, allowed: "f16 or bf16" }),
+        Element::F32 => Dtype::F32,
     };
     let allowed = match dtype {
         Dtype::F16 => "f16, as in Q,",
         Dtype::Bf16 => "bf16, as in Q,",
+        Dtype::F32 => "f32, as in Q,",
     };
     for (tensor, found) in [("K", k.element), ("V", v.element)] {
         if found != q.element {
@@ -134,8 +135,8 @@ mod tests {
         assert_eq!(line, "the heads of V is 4; that of K is 8, and they must be equal");
         let line = refusal(&|t| t[2].element = Element::Bf16);
         assert_eq!(line, "the elements of V are bf16; f16, as in Q, is allowed");
-        let line = refusal(&|t| t.iter_mut().for_each(|t| t.element = Element::F32));
-        assert_eq!(line, "the elements of Q are f32; f16 or bf16 is allowed");
+        let line = refusal(&|t| t[0].element = Element::F32);
+        assert_eq!(line, "the elements of K are f16; f32, as in Q, is allowed");
     }
 
     #[test]

@@ -257,8 +257,9 @@ impl Attention {
     /// Like [`Attention::arguments`], with what the problem's features read.
     pub fn arguments_with(&self, addresses: &Addresses, extras: &ExtraAddresses) -> Result<Arguments, AttentionError> {
         let Addresses { q, k, v, o, lse } = *addresses;
+        let element = u64::from(self.problem.dtype.bytes());
         for (tensor, address) in [("Q", q), ("K", k), ("V", v)] {
-            check_alignment(tensor, address, self.load_bytes)?;
+            check_alignment(tensor, address, self.load_bytes.max(element))?;
         }
         check_alignment("O", o, self.load_bytes.max(NARROWEST_STORE))?;
         if lse != 0 {
