@@ -310,7 +310,7 @@ impl Features for Featured {
             if args.wide_bias == 1 {
                 self.add_bias(scores, work, Global::load_f32);
             } else {
-                self.add_bias(scores, work, E::load);
+                self.add_bias(scores, work, load_element::<E>);
             }
         }
         if self.mask.exists() {
@@ -337,7 +337,13 @@ impl Features for Featured {
             return false;
         }
         let at = self.bias.at(Self::existing(work, row), key);
-        let bias = if self.args.wide_bias == 1 { at.load_f32() } else { E::load(at) };
+        let bias = if self.args.wide_bias == 1 { at.load_f32() } else { load_element::<E>(at) };
         bias == f32::NEG_INFINITY
     }
+}
+
+/// Loads one element of the problem's type.
+#[inline(always)]
+fn load_element<E: Element>(at: Global) -> f32 {
+    E::load(at, 0)
 }

@@ -207,7 +207,7 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
                     let pair = lane + c as u32 * G::ROW_LANES;
                     if pair * 2 < G::HEAD_DIM_V {
                         // Rows may start at any element.
-                        let value = |column: u32| E::load(v.row(key).at(i64::from(column * E::BYTES)));
+                        let value = |column: u32| E::load(v.row(key), column);
                         let [x, y] = output[i][c];
                         output[i][c] = [add_seen(x, value(pair * 2), seen), add_seen(y, value(pair * 2 + 1), seen)];
                     }

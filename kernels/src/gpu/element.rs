@@ -19,8 +19,8 @@ pub trait Element: Copy + 'static {
     /// Stores two neighbouring elements, rounded.
     fn store_pair_shared(to: Shared, pair: [f32; 2]);
 
-    /// Loads an element that no one writes during the launch.
-    fn load(from: Global) -> f32;
+    /// Loads element `index` from here on, which no one writes during the launch.
+    fn load(from: Global, index: u32) -> f32;
 
     /// Stores two neighbouring elements, rounded, at a multiple of 4.
     fn store_pair(to: Global, pair: [f32; 2]);
@@ -50,8 +50,8 @@ impl Element for F32 {
     }
 
     #[inline(always)]
-    fn load(from: Global) -> f32 {
-        from.load_f32()
+    fn load(from: Global, index: u32) -> f32 {
+        from.at(i64::from(index * 4)).load_f32()
     }
 
     #[inline(always)]
@@ -80,8 +80,8 @@ impl<E: Half> Element for E {
     }
 
     #[inline(always)]
-    fn load(from: Global) -> f32 {
-        E::unpack(from.load_u16().into())[0]
+    fn load(from: Global, index: u32) -> f32 {
+        E::unpack(from.at(i64::from(index * 2)).load_u16().into())[0]
     }
 
     #[inline(always)]
