@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use spec::Kernel;
+use spec::{AttentionKernel, Kernel};
 
 use crate::Fixture;
 
@@ -30,12 +30,14 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Shares out the kernels evenly, into at least `parallel` batches unless they would be very small.
+    /// Shares out the attention kernels evenly, into at least `parallel` batches unless they would be very small. Another kernel
+    /// has a batch of its own, so that it changes nothing in how they are compiled.
     pub(crate) fn share_out(kernels: &[Kernel], parallel: usize) -> Vec<Self> {
+        let (kernels, others): (Vec<_>, Vec<_>) = kernels.iter().partition(|kernel| kernel.attention().is_some());
         let size = kernels.len().div_ceil(parallel.max(1)).clamp(4, LARGEST);
         let batches = kernels.len().div_ceil(size).max(1);
         let size = kernels.len().div_ceil(batches).max(1);
-        kernels.chunks(size).map(Self::of).collect()
+        kernels.chunks(size).chain(others.chunks(1)).map(Self::of).collect()
     }
 
     /// A batch of these kernels.
@@ -78,13 +80,17 @@ impl Batch {
         );
         let fixture = self.fixture.map_or(String::new(), |fixture| format!("fixture: {fixture}, "));
         for kernel in &self.kernels {
-            let Kernel { dtype, head_dim_qk, head_dim_v, featured, .. } = kernel;
+            let symbol = kernel.symbol();
+            let Kernel::Attention(kernel) = kernel else {
+                let _ = writeln!(text, "kernels::entry! {{ append, symbol: {symbol} }}");
+                continue;
+            };
+            let AttentionKernel { dtype, head_dim_qk, head_dim_v, featured, .. } = kernel;
             let features = if *featured { "Featured" } else { "Plain" };
             let _ = write!(
                 text,
-                "kernels::entry! {{ {fixture}features: {features}, family: {}, symbol: {}, dtype: {dtype:?}, head_dim_qk: {head_dim_qk}, head_dim_v: {head_dim_v}",
-                kernel.family(),
-                kernel.symbol()
+                "kernels::entry! {{ {fixture}features: {features}, family: {}, symbol: {symbol}, dtype: {dtype:?}, head_dim_qk: {head_dim_qk}, head_dim_v: {head_dim_v}",
+                kernel.family()
             );
             for (gene, value) in kernel.genes() {
                 let _ = write!(text, ", {}: {value}", gene.name());
@@ -118,6 +124,12 @@ mod tests {
     }
 
     #[test]
+    fn what_appends_has_no_genes() {
+        let source = Batch::of(&[Kernel::Append]).source();
+        assert_eq!(source.lines().last(), Some("kernels::entry! { append, symbol: append }"));
+    }
+
+    #[test]
     fn a_fixture_is_stamped_in_the_place_of_its_kernel() {
         let kernel = Fixture::Spin.kernel();
         let real = Batch::of(&[kernel]).source();
@@ -137,5 +149,9 @@ mod tests {
         assert_eq!(sizes(5, 16), [3, 2]);
         assert_eq!(sizes(1, 16), [1]);
         assert_eq!(sizes(0, 16), [0; 0]);
+        let attention = vec![kernel(Family::Mma); 9];
+        let with_another = [attention.clone(), vec![Kernel::Append]].concat();
+        let expected = [Batch::share_out(&attention, 2), vec![Batch::of(&[Kernel::Append])]].concat();
+        assert_eq!(Batch::share_out(&with_another, 2), expected, "the others stay together as they were");
     }
 }

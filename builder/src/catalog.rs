@@ -224,7 +224,7 @@ impl Catalog {
         modules.sort_by_key(|module| module.kernel);
         let mut groups: BTreeMap<(Family, Sm), Vec<Shipped>> = BTreeMap::new();
         for module in modules {
-            groups.entry((module.kernel.family(), module.sm)).or_default().push(module);
+            groups.entry((shard(&module.kernel), module.sm)).or_default().push(module);
         }
         let (mut shards, mut files) = (Vec::new(), Vec::new());
         for ((family, sm), modules) in groups {
@@ -253,6 +253,11 @@ impl Catalog {
         }
         Ok(size)
     }
+}
+
+/// The family whose shard holds a kernel. One without a family lies with those that run anywhere: its module is small.
+fn shard(kernel: &Kernel) -> Family {
+    kernel.family().unwrap_or(Family::Tiled)
 }
 
 /// Modules that several kernels share are kept once.
@@ -295,7 +300,13 @@ mod tests {
             text: text.to_owned(),
             facts: None,
         };
-        vec![module(Family::Mma, 64, "same"), module(Family::Tiled, 64, "tiled"), module(Family::Mma, 128, "same")]
+        let append = Shipped { kernel: Kernel::Append, ..module(Family::Tiled, 64, "append") };
+        vec![
+            module(Family::Mma, 64, "same"),
+            append,
+            module(Family::Tiled, 64, "tiled"),
+            module(Family::Mma, 128, "same"),
+        ]
     }
 
     fn write(folder: &Path, modules: Vec<Shipped>) -> usize {
@@ -313,13 +324,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), shipped());
         let catalog = Catalog::open(dir.path()).unwrap().unwrap();
-        assert_eq!(catalog.entries(Sm::Sm80).count(), 3);
+        assert_eq!(catalog.entries(Sm::Sm80).count(), 4);
         let store = Store::at(&dir.path().join("store"));
         let wanted = [kernel(Family::Mma, 128), kernel(Family::Mma, 32)];
         let found = catalog.extract(&wanted, Sm::Sm80, &store).unwrap();
         assert_eq!(found.len(), 1, "what it does not have is left out");
         assert_eq!(std::fs::read_to_string(store.ptx_path(&found[&wanted[0]].sha256)).unwrap(), "same");
         assert!(catalog.extract(&wanted, Sm::Sm90a, &store).unwrap().is_empty());
+        let append = catalog.entries(Sm::Sm80).find(|entry| entry.kernel == Kernel::Append).unwrap();
+        assert_eq!(catalog.text(append, Sm::Sm80).unwrap(), "append");
     }
 
     #[test]

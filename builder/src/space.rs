@@ -29,29 +29,32 @@ pub fn sample<T: Ord>(items: impl IntoIterator<Item = T>, count: usize, seed: u6
     drawn
 }
 
-/// The head_dims that models have: for these, problems with features have defaults too.
-const FEATURED: [u32; 5] = [64, 80, 96, 128, 256];
+/// The head_dims that models have: for these, problems with features and those in fp32 have defaults too.
+pub const USUAL: [u32; 5] = [64, 80, 96, 128, 256];
 
-/// The kernels that a problem which nobody measured falls back to, for every head_dim and dtype: for long and for short
+/// The kernels that a problem which nobody measured falls back to, for every head_dim and dtype, of fp32 for the usual ones: for long and for short
 /// sequences, for few queries and for K and V that several batch entries share the one that should be fastest, and the one
-/// that fits any strides.
+/// that fits any strides. Also the one that appends to a cache, of which there is no other.
 pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
     let head_dims = (8..=256).step_by(8);
-    let mut kernels = Vec::new();
+    let mut kernels = vec![Kernel::Append];
     for (head_dim, dtype) in head_dims.flat_map(|head_dim| Dtype::ALL.map(|dtype| (head_dim, dtype))) {
+        if dtype == Dtype::F32 && !USUAL.contains(&head_dim) {
+            continue;
+        }
         let long = Problem::new(2, 32, 8192, head_dim, dtype);
         let mut shared = long;
         (shared.strides.k.batch, shared.strides.v.batch) = (0, 0);
         let causal = long.with_mask(Mask::Causal(Align::BottomRight));
         let short = Problem::new(1, 8, 512, head_dim, dtype);
-        // Few blocks of 64 rows and of 128, many with few steps, and many under a mask.
-        let between = [(1, 8, 1024), (4, 8, 512), (4, 8, 1024), (32, 16, 512)]
+        // Few blocks of 64 rows and of 128, many with few steps, few with many, and many under a mask.
+        let between = [(1, 8, 1024), (4, 8, 512), (4, 8, 1024), (32, 16, 512), (1, 2, 16_384)]
             .map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
         for problem in [long, shared, short, long.with_seqlens(1, 8192)].into_iter().chain(between).chain([causal]) {
             let variants: Vec<_> = spec::defaults(&problem, limits).collect();
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
         }
-        if FEATURED.contains(&head_dim) {
+        if USUAL.contains(&head_dim) {
             for problem in [long, short, long.with_seqlens(1, 8192)] {
                 let problem = Problem { features: Features { sinks: true, ..Features::NONE }, ..problem };
                 let variants: Vec<_> = spec::defaults(&problem, limits).collect();
@@ -82,7 +85,7 @@ fn all(family: Family) -> impl Iterator<Item = Variant> {
 mod tests {
     use std::collections::HashSet;
 
-    use spec::Gene;
+    use spec::{AttentionKernel, Gene};
 
     use super::*;
 
@@ -112,6 +115,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_problem_falls_back_to_first_is_among_the_defaults() {
+        let limits = DeviceLimits::H100;
+        let kernels = defaults(&limits);
+        for (batch, heads) in [(1, 2), (1, 8), (1, 32), (4, 8), (8, 32)] {
+            for (seqlen, head_dim) in
+                [128, 512, 1024, 2048, 4096, 16_384].into_iter().flat_map(|s| [(s, 64), (s, 96), (s, 128), (s, 256)])
+            {
+                for mask in [Mask::Full, Mask::Causal(Align::BottomRight)] {
+                    let problem = Problem::new(batch, heads, seqlen, head_dim, Dtype::F16).with_mask(mask);
+                    let first = spec::defaults(&problem, &limits).next().unwrap();
+                    assert!(kernels.contains(&first.kernel(&problem)), "{problem}: {first}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn featured_problems_of_models_have_defaults() {
         let limits = DeviceLimits::H100;
         let kernels = defaults(&limits);
@@ -125,17 +145,24 @@ mod tests {
     fn every_head_dim_and_dtype_has_a_default() {
         let kernels = defaults(&DeviceLimits::H100);
         for head_dim in (8..=256).step_by(8) {
-            for dtype in Dtype::ALL {
+            for dtype in Dtype::HALVES {
                 let families: HashSet<_> = kernels
                     .iter()
+                    .filter_map(Kernel::attention)
                     .filter(|kernel| kernel.head_dim_qk == head_dim && kernel.dtype == dtype)
-                    .map(Kernel::family)
+                    .map(AttentionKernel::family)
                     .collect();
                 assert!(
                     families.contains(&Family::Tiled) && families.contains(&Family::Mma),
                     "{head_dim}: {families:?}"
                 );
             }
+        }
+        assert!(kernels.contains(&Kernel::Append), "any cache can be filled");
+        for head_dim in USUAL {
+            let problem = Problem::new(2, 32, 4096, head_dim, Dtype::F32);
+            let all: Vec<_> = spec::defaults(&problem, &DeviceLimits::H100).map(|v| v.kernel(&problem)).collect();
+            assert!(all.iter().all(|kernel| kernels.contains(kernel)), "{head_dim}: {all:?}");
         }
     }
 

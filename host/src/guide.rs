@@ -16,6 +16,7 @@ pages! {
     Lse "lse.md"
     Merge "merge.md"
     Shapes "shapes.md"
+    Append "append.md"
     Layouts "layouts.md"
     Determinism "determinism.md"
     Plans "plans.md"

@@ -24,7 +24,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
 
-    use spec::{DeviceLimits, Dtype, Family, Problem, Sm};
+    use spec::{AppendArgs, DeviceLimits, Dtype, Family, Kernel, Problem, Sm};
 
     use super::*;
     use crate::attention::Kernels;
@@ -55,6 +55,15 @@ mod tests {
             assert_eq!(dispatch(records.gpu()).unwrap(), Some(records));
         }
         assert_eq!(dispatch("a GPU that nobody has").unwrap(), None);
+    }
+
+    #[test]
+    fn what_appends_is_part_of_the_program() {
+        let catalog = catalog().unwrap();
+        for sm in Sm::ALL {
+            let text = catalog.ptx(&catalog.find(&Kernel::Append, sm).unwrap()).unwrap();
+            assert_eq!(builder::ptx::parameter_bytes(&text), [size_of::<AppendArgs>()], "{sm}");
+        }
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn dtype(case: &Case) -> FileDtype {
     match case.problem.dtype {
         Dtype::F16 => FileDtype::F16,
         Dtype::Bf16 => FileDtype::BF16,
+        Dtype::F32 => FileDtype::F32,
     }
 }
 
@@ -136,6 +137,15 @@ fn values_of_another_width_than_keys() {
         check(problem.in_bshd(), &[]);
         check(problem.in_bhsd(), &[]);
     }
+}
+
+#[test]
+fn single_precision() {
+    let problem = Problem::new(2, 4, 1, 16, Dtype::F32).with_seqlens(19, 37).with_heads_kv(2);
+    check(problem.with_mask(Mask::Causal(Align::BottomRight)), &["--causal"]);
+    let strides = MatrixStrides { batch: 0, head: 0, row: 37 };
+    let features = Features { bias: Some(Bias { wide: true, strides }), softcap: Some(5.0), ..Features::NONE };
+    check(with(features, problem.in_bhsd()), &["--softcap", "5"]);
 }
 
 #[test]
@@ -254,7 +264,7 @@ fn what_contradicts_itself_is_refused_and_the_output_left_as_it_was() {
     replace("v", FileDtype::BF16, [1, 5, 2, 16]);
     refused(&[], "the elements of V are bf16; f16, as in Q, is allowed");
     replace("q", FileDtype::F32, [1, 5, 2, 16]);
-    refused(&[], "the elements of Q are f32; f16 or bf16 is allowed");
+    refused(&[], "the elements of K are f16; f32, as in Q, is allowed");
     fs::remove_file(path("k")).unwrap();
     refused(&[], "k: No such file or directory (os error 2)");
 }

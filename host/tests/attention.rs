@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use builder::{BuildError, Library};
+use builder::{BuildError, Library, space};
 use host::attention::{Attention, Kernels};
 use host::cases::{Case, Distribution, Extent, Inputs, Tensors, odd_addresses, odd_strides, random, suite};
 use host::device::cuda::Cuda;
@@ -23,7 +23,7 @@ const SERVE: &str = "--serve-gpu";
 
 /// Kernels by name. Among them most values of each gene occur, and head_dims that fill tensor-core steps, leave some
 /// empty, and are the smallest and the largest.
-const KERNELS: [(&str, &str, u32, Dtype); 17] = [
+const KERNELS: [(&str, &str, u32, Dtype); 19] = [
     (
         "tiled-64",
         "tiled:tile_q=64,tile_kv=64,warps=8,row_lanes=8,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
@@ -41,6 +41,18 @@ const KERNELS: [(&str, &str, u32, Dtype); 17] = [
         "tiled:tile_q=16,tile_kv=32,warps=2,row_lanes=16,load_bytes=2,shared_pad=0,exp_poly=0,blocks_per_sm=2,block_order=2",
         128,
         Dtype::F16,
+    ),
+    (
+        "tiled-64-f32",
+        "tiled:tile_q=64,tile_kv=32,warps=8,row_lanes=8,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
+        64,
+        Dtype::F32,
+    ),
+    (
+        "tiled-40-f32",
+        "tiled:tile_q=32,tile_kv=32,warps=4,row_lanes=8,load_bytes=4,shared_pad=0,exp_poly=0,blocks_per_sm=1,block_order=1",
+        40,
+        Dtype::F32,
     ),
     (
         "mma-64",
@@ -364,7 +376,7 @@ fn what_is_hidden_changes_no_bit(tested: &Tested, code: &Code) -> Result<(), Fai
         }
         let whole = executor.run(&problem, &tensors)?;
         for Expected { row: Row { batch, head, row }, beyond, .. } in &reference.rows {
-            let [found, expected] = [&outputs, &whole].map(|outputs| outputs.o.row(*batch, *row, *head));
+            let [found, expected] = [&outputs, &whole].map(|outputs| outputs.o.bits(*batch, *row, *head));
             let finite = beyond.iter().map(|beyond| *beyond == 0.0);
             if finite.zip(found).zip(expected).any(|((finite, found), expected)| finite && found != expected) {
                 return Err(format!("{name}: batch {batch}, head {head}, row {row} differs").into());
@@ -440,7 +452,12 @@ fn cuda() -> Vec<Trial> {
     let built = kernels().into_iter().filter(|tested| tested.name != LOCAL_MEMORY);
     let table = built.map(|tested| (format!("cuda/{}", tested.name), vec![tested], Extent::Large));
     let every_head_dim = (8..=256).step_by(8).map(|head_dim| {
-        let each = |features| Dtype::ALL.into_iter().flat_map(move |dtype| fallbacks(head_dim, dtype, features));
+        // The catalog has fp32 for some head_dims only.
+        let shipped = move |dtype: &Dtype| *dtype != Dtype::F32 || space::USUAL.contains(&head_dim);
+        let each = move |features| {
+            let dtypes = Dtype::ALL.into_iter().filter(shipped);
+            dtypes.flat_map(move |dtype| fallbacks(head_dim, dtype, features))
+        };
         let featured = (head_dim == VARLEN_HEAD_DIM).then(|| each(FEATURES));
         let kernels = each(Features::NONE).chain(featured.into_iter().flatten()).collect();
         (format!("cuda/fallbacks-of-head-dim-{head_dim}"), kernels, Extent::Small)

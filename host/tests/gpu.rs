@@ -382,10 +382,7 @@ fn a_recorded_launch_keeps_its_tensors(gpu: &Gpu) -> Outcome {
     for problem in [Problem::SEED, FILLING] {
         let plan = Attention::new(gpu, &Library::open()?, None, &problem)?;
         let layouts = plan.layouts();
-        let one = match problem.dtype {
-            Dtype::F16 => 0x3c00u16,
-            Dtype::Bf16 => 0x3f80,
-        };
+        let one = cases::number::encode(problem.dtype, 1.0) as u16;
         let filled = |layout: Layout, value| Ok::<_, Failed>(Tensor::of(gpu, layout, &vec![value; layout.extent()?])?);
         let (q, k) = (filled(layouts.q, one)?, filled(layouts.k, one)?);
         let (ones, zeros) = (filled(layouts.v, one)?, filled(layouts.v, 0)?);

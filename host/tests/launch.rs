@@ -10,13 +10,16 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use host::attention::{Addresses, Attention, AttentionError, Extras, Layouts, Merge, MergeAddresses};
+use host::attention::{Addresses, Appender, Attention, AttentionError, Extras, Layouts, Merge, MergeAddresses};
 use host::driver::{Buffer, DriverError, Gpu, Stream};
 use host::shipped;
 use host::tensor::{Element, Layout, Tensor};
 use libloading::Library;
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{AttentionArgs, Dtype, Extra, Family, Features, Problem, Strides, Variant};
+use spec::{
+    Append, AppendAddresses, AppendArgs, AttentionArgs, Dtype, Extra, Family, Features, Pages, Problem, Strides,
+    Variant,
+};
 
 /// Set where the recording driver is the driver.
 const WITH_DRIVER: &str = "EVOATTN_TEST_RECORDER";
@@ -67,6 +70,8 @@ const TESTS: &[(&str, Test)] = &[
     ("what_belongs_to_another_gpu_is_refused", what_belongs_to_another_gpu_is_refused),
     ("a_bad_request_launches_nothing", a_bad_request_launches_nothing),
     ("what_features_read_is_asked_for", what_features_read_is_asked_for),
+    ("appending_allocates_nothing", appending_allocates_nothing),
+    ("what_does_not_fit_is_not_appended", what_does_not_fit_is_not_appended),
     ("a_failed_launch_is_told", a_failed_launch_is_told),
     ("a_plan_explains_itself", a_plan_explains_itself),
     ("a_merge_allocates_nothing", a_merge_allocates_nothing),
@@ -464,6 +469,114 @@ fn a_bad_merge_launches_nothing() -> Outcome {
     ensure(recorded()[0] == before[0] && recorded()[3] == before[3], || "something was launched".into())?;
     plan.launch(&stream, [&parts, &parts_lse], &mut o, Some(&mut lse), &mut scratch)?;
     ensure(recorded()[0] == before[0] + 3, || "nothing was launched".into())
+}
+
+/// A cache in pages.
+const CACHE: Problem = Problem {
+    features: Features { pages: Some(Pages { count: 64, size: 16, columns: 8 }), ..Features::NONE },
+    ..Problem::new(4, 8, 1, 64, Dtype::F16)
+}
+.with_heads_kv(2)
+.with_seqlens(1, 128);
+
+const APPENDED: AppendAddresses = AppendAddresses {
+    new_k: 0x10000,
+    new_v: 0x20000,
+    k: 0x30000,
+    v: 0x40000,
+    used: 0x50000,
+    pages: 0x60000,
+    raised: 0x70000,
+};
+
+/// A plan that appends. The recording driver takes any text; of it only what the kernel takes is looked at.
+fn appender(gpu: &Gpu, append: &Append) -> Result<Appender, AttentionError> {
+    let bytes = size_of::<AppendArgs>();
+    Appender::from_ptx(
+        gpu,
+        &format!(".entry attention(\n.param .align 8 .b8 attention_param_0[{bytes}]\n)\n{{\n}}"),
+        append,
+    )
+}
+
+fn appending_allocates_nothing() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let (plan, stream) = (appender(&gpu, &Append::to(&CACHE, 3))?, Stream::new(&gpu)?);
+    let before = recorded();
+    let allocations = ALLOCATIONS.get();
+    for _ in 0..500 {
+        // SAFETY: the driver reads nothing.
+        unsafe { plan.launch_at(&stream, &APPENDED) }?;
+    }
+    let allocations = ALLOCATIONS.get() - allocations;
+    let after = recorded();
+    ensure(allocations == 0, || format!("{allocations} allocations"))?;
+    ensure(after == [before[0] + 500, before[1], before[2]], || format!("{before:?} {after:?}"))
+}
+
+fn what_does_not_fit_is_not_appended() -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let append = Append::to(&CACHE, 3);
+    let before = recorded()[0];
+    let line = |error: AttentionError| error.to_string();
+    let refused = |refused: Result<(), AttentionError>, expected: &str| {
+        let line = refused.err().map(line).unwrap_or_default();
+        ensure(line.contains(expected) && !line.contains('\n'), || format!("{line:?} instead of {expected:?}"))
+    };
+    let planned = |append: &Append| appender(&gpu, append).map(|_| ());
+    refused(
+        planned(&Append::to(&CACHE, 129)),
+        "129 new keys of each batch entry; 1 to 128 are allowed, as seqlen_kv is",
+    )?;
+    let mut shared = CACHE;
+    shared.strides.v.batch = 0;
+    refused(planned(&Append::to(&shared, 3)), "rows of the cache's V overlap")?;
+    let [k, v, ..] = append.strides();
+    refused(planned(&append.with_strides(k, Strides { seq: -1, ..v })), "the new V cannot lie in memory so")?;
+    let of_attention = ".entry attention(\n.param .align 8 .b8 attention_param_0[176]\n)\n{\n}";
+    let older = Appender::from_ptx(&gpu, of_attention, &append).map(|_| ());
+    refused(older, "the kernel append takes arguments of [176] B, this library passes [192] B")?;
+
+    let plan = appender(&gpu, &append)?;
+    let stream = Stream::new(&gpu)?;
+    let contiguous = appender(&gpu, &Append::to(&Problem { features: Features::NONE, ..CACHE }.in_bshd(), 3))?;
+    for (plan, addresses, expected) in [
+        (&plan, AppendAddresses { new_k: 0, ..APPENDED }, "the new K is at address 0x0; a multiple of 2 is needed"),
+        (&plan, AppendAddresses { v: 0x40001, ..APPENDED }, "the cache's V is at address 0x40001"),
+        (&plan, AppendAddresses { used: 0x50002, ..APPENDED }, "the numbers of keys is at address 0x50002"),
+        (&plan, AppendAddresses { pages: 0, ..APPENDED }, "the table of pages is at address 0x0"),
+        (&plan, AppendAddresses { raised: APPENDED.used + 12, ..APPENDED }, "the raised numbers of keys overlap"),
+        (&contiguous, APPENDED, "the table of pages were given, but"),
+    ] {
+        // SAFETY: nothing is launched.
+        refused(unsafe { plan.launch_at(&stream, &addresses) }, expected)?;
+    }
+
+    let [new_k, new_v, k, v] = plan.layouts().map(|layout| Tensor::new(&gpu, layout));
+    let (new_k, new_v, mut k, mut v) = (new_k?, new_v?, k?, v?);
+    let (lengths, table) = (Buffer::new(&gpu, 16)?, Buffer::new(&gpu, 128)?);
+    let (mut raised, mut few, mut elsewhere) =
+        (Buffer::new(&gpu, 16)?, Buffer::new(&gpu, 12)?, Buffer::new(&Gpu::open(1)?, 16)?);
+    let extras = Extras::default().with(Extra::UsedKv, &lengths);
+    let launch = |extras: &Extras<'_>, raised: &mut Buffer, k: &mut Tensor, v: &mut Tensor| {
+        plan.launch(&stream, [&new_k, &new_v], [k, v], extras, Some(raised))
+    };
+    refused(launch(&extras, &mut raised, &mut k, &mut v), "the table of pages are missing: ")?;
+    let extras = extras.with(Extra::Pages, &table);
+    refused(
+        launch(&extras, &mut few, &mut k, &mut v),
+        "the raised numbers of keys have 12 B; at least 16 B are needed",
+    )?;
+    refused(
+        launch(&extras, &mut elsewhere, &mut k, &mut v),
+        "of another GPU than the plan: the raised numbers of keys",
+    )?;
+    let mut other = Tensor::new(&gpu, Layout::bshd([64, 16, 2, 72], Element::F16))?;
+    refused(launch(&extras, &mut raised, &mut other, &mut v), "the cache's K is ")?;
+    ensure(recorded()[0] == before, || "something was launched".into())?;
+    launch(&extras, &mut raised, &mut k, &mut v)?;
+    plan.launch(&stream, [&new_k, &new_v], [&mut k, &mut v], &extras, None)?;
+    ensure(recorded()[0] == before + 2, || "nothing was launched".into())
 }
 
 fn a_failed_launch_is_told() -> Outcome {

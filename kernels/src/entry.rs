@@ -6,9 +6,26 @@
 /// On the GPU it is a kernel that takes [`AttentionArgs`](crate::AttentionArgs) by value, and what else it needs; for the
 /// CPU machine it is a function that runs a launch of it. The crate that stamps it must enable `abi_ptx` for `nvptx64`.
 ///
+/// `append, symbol: name` exports the kernel that [appends](crate::append) to a cache, which takes
+/// [`AppendArgs`](crate::AppendArgs).
+///
 /// With `fixture: name` before the rest, that function of `fixtures` (a feature of this crate) stands in for the kernel.
 #[macro_export]
 macro_rules! entry {
+    (append, symbol: $symbol:ident $(,)?) => {
+        const _: () = {
+            /// # Safety
+            ///
+            /// The arguments must describe live memory.
+            #[cfg(target_arch = "nvptx64")]
+            #[unsafe(no_mangle)]
+            pub unsafe extern "ptx-kernel" fn $symbol(args: $crate::AppendArgs) {
+                $crate::append::append(&args);
+            }
+
+            $crate::export_to_host!($symbol, |args: $crate::AppendArgs| $crate::append::append(&args));
+        };
+    };
     ($(fixture: $fixture:ident,)? features: $features:ident, family: tiled, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, row_lanes: $row_lanes:literal,
      load_bytes: $load_bytes:literal, shared_pad: $shared_pad:literal, exp_poly: $exp_poly:literal,
@@ -26,6 +43,7 @@ macro_rules! entry {
                 const LOAD_BYTES: u32 = $load_bytes;
                 const SHARED_PAD: u32 = $shared_pad;
                 const EXP_POLY: u32 = $exp_poly;
+                const ELEMENT_BYTES: u32 = <$crate::gpu::$dtype as $crate::gpu::Element>::BYTES;
             }
             #[inline(always)]
             fn kernel(

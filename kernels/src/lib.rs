@@ -4,6 +4,7 @@
 //! * [`tile`] maps rows, columns and lanes onto it.
 //! * [`attention`] holds the steps of the algorithm, one concern per file.
 //! * [`family`] wires them into kernels.
+//! * [`append`] fills the K/V cache that attention reads.
 //! * [`entry!`] stamps an exported entry point for a variant.
 #![cfg_attr(feature = "probes", doc = "* [`probes`] tests every operation of [`gpu`] on its own.")]
 #![cfg_attr(feature = "fixtures", doc = "* [`fixtures`] are hostile kernels, for tests of those who run kernels.")]
@@ -20,6 +21,7 @@
 #[cfg(all(feature = "probes", not(target_arch = "nvptx64")))]
 extern crate std;
 
+pub mod append;
 pub mod attention;
 mod entry;
 pub mod family;
@@ -33,4 +35,4 @@ pub mod tile;
 #[cfg(not(target_arch = "nvptx64"))]
 #[doc(hidden)]
 pub use simt;
-pub use spec::{AttentionArgs, FeatureArgs, FeaturedArgs, MappedArgs, TensorMaps};
+pub use spec::{AppendArgs, AttentionArgs, FeatureArgs, FeaturedArgs, MappedArgs, TensorMaps};

@@ -1,6 +1,6 @@
 //! Variants to take where nobody has measured which is the fastest.
 
-use crate::{BlockOrder, DeviceLimits, Family, Gene, Mask, Problem, Variant, legal};
+use crate::{BlockOrder, DeviceLimits, Dtype, Family, Gene, Mask, Problem, Variant, legal};
 
 /// Query rows below which a block of the `wgmma` family would be mostly empty.
 const WGMMA_ROWS: u32 = 64;
@@ -21,7 +21,8 @@ pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item 
     };
     let [a, b, c] = first;
     // The smallest tiles of the most portable family fit every GPU and any strides.
-    let candidates = [a, b, c, mma(64), mma(32), Some(Variant::smallest(Family::Tiled))];
+    let exact = if problem.dtype == Dtype::F32 { exact() } else { None };
+    let candidates = [a, b, c, mma(64), mma(32), exact, Some(Variant::smallest(Family::Tiled))];
     let (problem, limits) = (*problem, *limits);
     candidates
         .into_iter()
@@ -101,6 +102,19 @@ fn mma(tile_kv: u16) -> Option<Variant> {
     variant(Family::Mma, &genes)
 }
 
+/// For elements that no tensor core multiplies as they are.
+fn exact() -> Option<Variant> {
+    let genes = [
+        (Gene::TileQ, 64),
+        (Gene::TileKv, 32),
+        (Gene::Warps, 8),
+        (Gene::RowLanes, 8),
+        (Gene::LoadBytes, 16),
+        (Gene::SharedPad, 1),
+    ];
+    variant(Family::Tiled, &genes)
+}
+
 /// Under a causal mask the longest work first. Persistent blocks are dealt theirs beforehand: there, two tiles that are
 /// always as much work together, if all blocks have several and a tile is not too much of a sequence.
 fn order(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> BlockOrder {
@@ -119,7 +133,7 @@ mod tests {
     extern crate std;
 
     use super::*;
-    use crate::{Dtype, Sm};
+    use crate::Sm;
 
     fn first(problem: &Problem, sm: Sm) -> Option<Variant> {
         defaults(problem, &DeviceLimits::of(sm)).next()
@@ -164,6 +178,17 @@ mod tests {
         problem.strides.k.seq += 1;
         let families: std::vec::Vec<_> = defaults(&problem, &DeviceLimits::H100).map(|v| v.family()).collect();
         assert_eq!(families, [Family::Tiled]);
+    }
+
+    #[test]
+    fn what_tensor_cores_would_round_goes_without_them() {
+        for sm in Sm::ALL {
+            let problem = Problem::new(2, 16, 4096, 128, Dtype::F32);
+            let variants: std::vec::Vec<_> = defaults(&problem, &DeviceLimits::of(sm)).collect();
+            assert!(variants.iter().all(|variant| variant.family() == Family::Tiled), "{variants:?}");
+            assert_eq!(variants[0].get(Gene::LoadBytes), Some(16));
+            assert_eq!(variants.len(), 2, "and one that fits any strides");
+        }
     }
 
     #[test]

@@ -8,16 +8,22 @@ pub enum Dtype {
     F16,
     /// bfloat16: 1 sign, 8 exponent, 7 fraction bits.
     Bf16,
+    /// IEEE single precision: 1 sign, 8 exponent, 23 fraction bits. No tensor core multiplies it as it is.
+    F32,
 }
 
 impl Dtype {
     /// All dtypes, in the order of their declaration.
-    pub const ALL: [Self; 2] = [Self::F16, Self::Bf16];
+    pub const ALL: [Self; 3] = [Self::F16, Self::Bf16, Self::F32];
+
+    /// Those of 16 bits, which tensor cores multiply.
+    pub const HALVES: [Self; 2] = [Self::F16, Self::Bf16];
 
     /// Size of one element in bytes.
     pub const fn bytes(self) -> u32 {
         match self {
             Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
         }
     }
 
@@ -26,6 +32,7 @@ impl Dtype {
         match self {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::F32 => "f32",
         }
     }
 }

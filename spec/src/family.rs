@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{Domain, Gene, Sm};
+use crate::{Domain, Dtype, Gene, Sm};
 
 /// A kernel family: one file under `kernels/src/family/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,6 +81,11 @@ impl Family {
             Self::Mma => MMA,
             Self::Wgmma => WGMMA,
         }
+    }
+
+    /// Whether it has kernels for elements of this type.
+    pub const fn takes(self, dtype: Dtype) -> bool {
+        matches!((self, dtype), (Self::Tiled, _) | (_, Dtype::F16 | Dtype::Bf16))
     }
 
     /// Whether PTX for this target can hold it.

@@ -2,13 +2,25 @@
 
 use core::{fmt, str::FromStr};
 
-use crate::{Dtype, Family, Gene, ParseError, Sm, Variant, parse, parse::FEATURED};
+use crate::parse::{APPEND, FEATURED};
+use crate::{APPEND_THREADS, Dtype, Family, Gene, ParseError, Sm, Variant, parse};
 
-/// What is compiled: a variant's code genes for one dtype and head_dim. Variants that differ only in launch genes share it.
+/// What is compiled.
+///
+/// Text form: that of an [`AttentionKernel`], or `append`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kernel {
+    /// Attention.
+    Attention(AttentionKernel),
+    /// Appending to a K/V cache of any dtype and head_dim; it takes [`AppendArgs`](crate::AppendArgs).
+    Append,
+}
+
+/// A variant's code genes for one dtype and head_dim. Variants that differ only in launch genes share it.
 ///
 /// Text form: `mma:f16:64x64:tile_q=64,...`, or `mma:f16:64x64+features:tile_q=64,...`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kernel {
+pub struct AttentionKernel {
     /// Element type of Q, K, V and O.
     pub dtype: Dtype,
     /// Columns of Q and K.
@@ -31,7 +43,7 @@ pub struct LaunchBounds {
     pub cluster: u32,
 }
 
-impl Kernel {
+impl AttentionKernel {
     pub(crate) fn from_parts(
         variant: Variant,
         dtype: Dtype,
@@ -50,24 +62,44 @@ impl Kernel {
     pub fn genes(&self) -> impl Iterator<Item = (Gene, u16)> + '_ {
         self.code.genes()
     }
+}
+
+impl Kernel {
+    /// The attention kernel, if it is one.
+    pub const fn attention(&self) -> Option<&AttentionKernel> {
+        match self {
+            Self::Attention(kernel) => Some(kernel),
+            Self::Append => None,
+        }
+    }
+
+    /// The family; none of the kernel that appends.
+    pub fn family(&self) -> Option<Family> {
+        self.attention().map(AttentionKernel::family)
+    }
 
     /// Whether PTX for this target can hold it.
     pub fn runs_on(&self, sm: Sm) -> bool {
-        self.family().runs_on(sm) && self.genes().all(|(gene, value)| value == 0 || gene.works_on(sm))
+        self.attention().is_none_or(|kernel| {
+            kernel.family().runs_on(sm) && kernel.genes().all(|(gene, value)| value == 0 || gene.works_on(sm))
+        })
     }
 
     /// What its PTX must say of its launch.
     pub const fn launch_bounds(&self) -> LaunchBounds {
-        LaunchBounds {
-            threads: self.code.threads(),
-            blocks_per_sm: at_least_one(self.code.value(Gene::BlocksPerSm)),
-            cluster: at_least_one(self.code.value(Gene::Cluster)),
+        match self {
+            Self::Attention(AttentionKernel { code, .. }) => LaunchBounds {
+                threads: code.threads(),
+                blocks_per_sm: at_least_one(code.value(Gene::BlocksPerSm)),
+                cluster: at_least_one(code.value(Gene::Cluster)),
+            },
+            Self::Append => LaunchBounds { threads: APPEND_THREADS, blocks_per_sm: 1, cluster: 1 },
         }
     }
 
     /// Whether its second argument is [`TensorMaps`](crate::TensorMaps).
-    pub const fn takes_tensor_maps(&self) -> bool {
-        matches!(self.family(), Family::Wgmma)
+    pub fn takes_tensor_maps(&self) -> bool {
+        self.family() == Some(Family::Wgmma)
     }
 
     /// Its name as an identifier.
@@ -82,6 +114,15 @@ const fn at_least_one(value: u32) -> u32 {
 }
 
 impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attention(kernel) => kernel.fmt(f),
+            Self::Append => f.write_str(APPEND),
+        }
+    }
+}
+
+impl fmt::Display for AttentionKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { dtype, head_dim_qk, head_dim_v, code, featured } = self;
         let features = if *featured { FEATURED } else { "" };
@@ -108,21 +149,22 @@ impl serde::Serialize for Kernel {
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Kernel {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse::deserialize(deserializer, "a kernel such as tiled:f16:64x64:tile_q=64,...")
+        parse::deserialize(deserializer, "a kernel such as tiled:f16:64x64:tile_q=64,... or append")
     }
 }
 
-/// A kernel's name as an identifier: `mma_f16_64x64_tile_q64_...`.
+/// A kernel's name as an identifier: `mma_f16_64x64_tile_q64_...`, `append`.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbol<'a>(&'a Kernel);
 
 impl fmt::Display for Symbol<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Kernel { dtype, head_dim_qk, head_dim_v, .. } = self.0;
-        write!(f, "{}_{}_{head_dim_qk}x{head_dim_v}", self.0.family(), dtype.name())?;
-        if self.0.featured {
+        let Kernel::Attention(kernel) = self.0 else { return f.write_str(APPEND) };
+        let AttentionKernel { dtype, head_dim_qk, head_dim_v, featured, .. } = kernel;
+        write!(f, "{}_{}_{head_dim_qk}x{head_dim_v}", kernel.family(), dtype.name())?;
+        if *featured {
             f.write_str("_features")?;
         }
-        self.0.genes().try_for_each(|(gene, value)| write!(f, "_{}{value}", gene.name()))
+        kernel.genes().try_for_each(|(gene, value)| write!(f, "_{}{value}", gene.name()))
     }
 }

@@ -31,10 +31,10 @@ pub struct TiledLayout {
 }
 
 impl TiledLayout {
-    /// The layout for 16-bit elements and `pad` chunks after each row.
-    pub const fn new(tile_q: u32, tile_kv: u32, head_dim_qk: u32, head_dim_v: u32, pad: u32) -> Self {
-        let qk_pitch = round_up(head_dim_qk * 2, CHUNK) + pad * CHUNK;
-        let v_pitch = round_up(head_dim_v * 2, CHUNK) + pad * CHUNK;
+    /// The layout for rows of so many bytes in Q and K, and in V, with `pad` chunks after each.
+    pub const fn new(tile_q: u32, tile_kv: u32, qk_bytes: u32, v_bytes: u32, pad: u32) -> Self {
+        let qk_pitch = round_up(qk_bytes, CHUNK) + pad * CHUNK;
+        let v_pitch = round_up(v_bytes, CHUNK) + pad * CHUNK;
         let k = tile_q * qk_pitch;
         let v = k + tile_kv * qk_pitch;
         let p = v + tile_kv * v_pitch;

@@ -2,7 +2,8 @@
 
 use crate::layout::{MmaLayout, TiledLayout, WgmmaLayout, WgmmaSplitLayout};
 use crate::{
-    AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Family, Features, Gene, MapBoxes, Problem, Sm, Variant,
+    AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Dtype, Family, Features, Gene, MapBoxes, Problem, Sm, Strides,
+    Variant,
 };
 
 /// Why a variant cannot run a problem on a GPU.
@@ -186,6 +187,30 @@ pub enum Illegal {
         /// The least that is allowed.
         least: u64,
     },
+    /// No new keys for a cache, or more than it has room for.
+    #[error("{value} new keys of each batch entry; 1 to {most} are allowed, as seqlen_kv is")]
+    NewKeys {
+        /// How many.
+        value: u32,
+        /// How many there is room for.
+        most: u32,
+    },
+    /// More new rows for a cache than row numbers have bits for.
+    #[error("{rows} new rows over all batch entries and heads; at most {most} are allowed")]
+    NewRows {
+        /// How many.
+        rows: u64,
+        /// The largest number that is allowed.
+        most: u64,
+    },
+    /// The family has no kernels for elements of the problem's type.
+    #[error("family {family} takes no {}: its tensor cores would round it; tiled takes it", .dtype.name())]
+    Dtype {
+        /// The family.
+        family: Family,
+        /// The type.
+        dtype: Dtype,
+    },
     /// Only some families have entry points with features.
     #[error("family {family} has no kernels with features such as a window; tiled and mma have")]
     Features {
@@ -282,6 +307,9 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     if !family.runs_on(limits.sm) {
         return Err(Illegal::Device { family, sm: limits.sm });
     }
+    if !family.takes(problem.dtype) {
+        return Err(Illegal::Dtype { family, dtype: problem.dtype });
+    }
     if let Some((gene, _)) = variant.genes().find(|(gene, value)| *value != 0 && !gene.works_on(limits.sm)) {
         return Err(Illegal::Together { gene, needs: "a GPU of compute capability 9.0" });
     }
@@ -338,7 +366,7 @@ fn check_features(variant: &Variant) -> Result<(), Illegal> {
     Ok(())
 }
 
-fn check_problem(p: &Problem) -> Result<(), Illegal> {
+pub(crate) fn check_problem(p: &Problem) -> Result<(), Illegal> {
     for (field, value) in [
         ("batch", p.batch),
         ("heads_q", p.heads_q),
@@ -405,24 +433,30 @@ struct Step {
     stride: i64,
 }
 
-/// The steps along the dimensions of Q, K, V and O. Nobody steps along a dimension of one element, and tensor libraries
-/// leave anything as its stride.
+/// The steps along the dimensions of Q, K, V and O.
 fn steps(problem: &Problem) -> impl Iterator<Item = Step> + use<> {
     let strides = problem.strides;
     let tensors = [('Q', strides.q), ('K', strides.k), ('V', strides.v), ('O', strides.o)];
-    tensors.into_iter().zip(problem.shapes()).flat_map(move |((tensor, s), [batch, seqlen, heads, _])| {
-        [("batch", batch, s.batch), ("seq", seqlen, s.seq), ("head", heads, s.head)]
-            .into_iter()
-            .filter(|(_, extent, _)| *extent > 1)
-            .map(move |(dimension, _, stride)| Step { tensor, dimension, stride })
+    tensors.into_iter().zip(problem.shapes()).flat_map(|((tensor, strides), shape)| {
+        steps_of(strides, shape).map(move |(dimension, stride)| Step { tensor, dimension, stride })
     })
+}
+
+/// The steps along the dimensions of a tensor. Nobody steps along a dimension of one element, and tensor libraries leave
+/// anything as its stride.
+pub(crate) fn steps_of(
+    Strides { batch, seq, head }: Strides,
+    shape: [u32; 4],
+) -> impl Iterator<Item = (&'static str, i64)> {
+    let steps = [("batch", batch), ("seq", seq), ("head", head)];
+    steps.into_iter().zip(shape).filter(|(_, extent)| *extent > 1).map(|(step, _)| step)
 }
 
 fn check_alignment(problem: &Problem, load_bytes: u32) -> Result<(), Illegal> {
     for Step { tensor, stride, .. } in steps(problem) {
         // Outputs are stored in pairs at least.
         let access_bytes = if tensor == 'O' { load_bytes.max(4) } else { load_bytes };
-        if stride % i64::from(access_bytes / problem.dtype.bytes()) != 0 {
+        if stride.wrapping_mul(problem.dtype.bytes().into()) % i64::from(access_bytes) != 0 {
             return Err(Illegal::Alignment { tensor, access_bytes });
         }
     }
@@ -445,11 +479,15 @@ fn tiled(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     let (warps, lanes) = (variant.value(Gene::Warps), variant.value(Gene::RowLanes));
     let load_bytes = variant.value(Gene::LoadBytes);
     check_alignment(problem, load_bytes)?;
-    for head_dim in [problem.head_dim_qk, problem.head_dim_v] {
-        let row_bytes = head_dim * problem.dtype.bytes();
+    let [qk_bytes, v_bytes] = [problem.head_dim_qk, problem.head_dim_v].map(|columns| columns * problem.dtype.bytes());
+    for row_bytes in [qk_bytes, v_bytes] {
         if !row_bytes.is_multiple_of(load_bytes) {
             return Err(Illegal::LoadWidth { load_bytes, row_bytes });
         }
+    }
+    // The polynomial is as exact as 16 bits need.
+    if problem.dtype == Dtype::F32 && variant.value(Gene::ExpPoly) != 0 {
+        return Err(Illegal::Together { gene: Gene::ExpPoly, needs: "f16 or bf16" });
     }
     let rows = tile_q * lanes / (32 * warps);
     if rows * 32 * warps != tile_q * lanes || !(1..=8).contains(&rows) {
@@ -459,8 +497,7 @@ fn tiled(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     if keys * lanes != tile_kv || !(1..=8).contains(&keys) {
         return Err(Illegal::Division { what: "keys per thread", value: keys, allowed: "1 to 8" });
     }
-    let layout =
-        TiledLayout::new(tile_q, tile_kv, problem.head_dim_qk, problem.head_dim_v, variant.value(Gene::SharedPad));
+    let layout = TiledLayout::new(tile_q, tile_kv, qk_bytes, v_bytes, variant.value(Gene::SharedPad));
     let registers = rows * (keys + 2 * problem.head_dim_v.div_ceil(2 * lanes) + 3);
     Ok(Need { shared_bytes: layout.bytes, registers, boxes: None })
 }
@@ -653,6 +690,26 @@ mod tests {
         assert!(refusal(sinks, WGMMA).starts_with("family wgmma has no kernels with features"));
         let early = std::format!("{MMA},early_launch=1");
         assert_eq!(refusal(sinks, &early), "gene early_launch set so needs a problem without features");
+    }
+
+    #[test]
+    fn single_precision_is_kept_from_what_would_round_it() {
+        let problem = Problem::SEED.with_dtype(Dtype::F32);
+        let refusal = |variant: &Variant| legal(&problem, variant, &DeviceLimits::H100).unwrap_err().to_string();
+        let expected =
+            |family| std::format!("family {family} takes no f32: its tensor cores would round it; tiled takes it");
+        assert_eq!(refusal(&variant(MMA)), expected("mma"));
+        assert_eq!(refusal(&variant(WGMMA)), expected("wgmma"));
+        let tiled = Variant::smallest(Family::Tiled);
+        assert_eq!(refusal(&tiled.with(Gene::ExpPoly, 1).unwrap()), "gene exp_poly set so needs f16 or bf16");
+        let [half, single] =
+            [Problem::SEED, problem].map(|problem| legal(&problem, &tiled, &DeviceLimits::H100).unwrap().shared_bytes);
+        // Q, K and V take twice as much; probabilities are fp32 anyway.
+        assert_eq!(single - half, (16 + 16 + 16) * 128);
+        let mut odd = problem;
+        odd.strides.k.seq += 1;
+        assert!(legal(&odd, &tiled.with(Gene::LoadBytes, 4).unwrap(), &DeviceLimits::H100).is_ok());
+        assert!(legal(&odd, &tiled.with(Gene::LoadBytes, 8).unwrap(), &DeviceLimits::H100).is_err());
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! * [`legal()`] is the only place that decides whether the two fit a GPU, and with which launch geometry.
 //! * [`defaults()`] names the variants to take where nobody has searched.
 //! * [`AttentionArgs`] is what every attention kernel receives.
+//! * [`Append`] is what is asked of the one kernel that computes nothing, but fills a K/V cache.
 //!
 //! `no_std` and without allocation, so that the kernels can use it as it is.
 #![no_std]
 
+mod append;
 mod args;
 mod defaults;
 mod device;
@@ -24,6 +26,7 @@ mod parse;
 mod problem;
 mod variant;
 
+pub use append::{APPEND_LANES, APPEND_THREADS, Append, AppendAddresses, AppendArgs};
 pub use args::{AttentionArgs, BlockOrder, BlockWalk, MapBoxes, MappedArgs, Strides, TensorMaps, TileOrder};
 pub use defaults::defaults;
 pub use device::{DeviceLimits, Sm};
@@ -33,7 +36,7 @@ pub use features::{
     Band, Bias, Extra, ExtraAddresses, FeatureArgs, FeaturedArgs, Features, LARGEST_LOGIT, MatrixStrides, Pages, Window,
 };
 pub use gene::{Domain, Effect, Gene, Theme};
-pub use kernel::{Kernel, LaunchBounds};
+pub use kernel::{AttentionKernel, Kernel, LaunchBounds};
 pub use legal::{FULL_DIAGONAL, Illegal, LaunchGeometry, MAX_SEQLEN, legal};
 pub use map::PlainMap;
 pub use parse::ParseError;

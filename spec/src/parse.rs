@@ -1,7 +1,8 @@
 //! Text forms read back, with errors that say what was read and what is allowed.
 
 use crate::{
-    Align, Bias, Dtype, Family, Features, Gene, Kernel, Mask, MatrixStrides, Pages, Problem, Strides, Variant, Window,
+    Align, AttentionKernel, Bias, Dtype, Family, Features, Gene, Kernel, Mask, MatrixStrides, Pages, Problem, Strides,
+    Variant, Window,
 };
 
 /// Why a text is no problem, variant or kernel.
@@ -10,7 +11,7 @@ pub enum ParseError {
     /// A field of a problem is not known.
     #[error(
         "unknown field number {0} in the problem; known are b, h, hq, hk, s, sq, sk, d, dqk, dv, \
-         f16|bf16, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window, softcap, alibi, sinks, bias|fbias, mask, packedq|packedkv, usedkv, pages"
+         f16|bf16|f32, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window, softcap, alibi, sinks, bias|fbias, mask, packedq|packedkv, usedkv, pages"
     )]
     Field(usize),
     /// A field's number does not fit.
@@ -58,6 +59,7 @@ pub(crate) fn problem(text: &str) -> Result<Problem, ParseError> {
         match (name, field) {
             (_, "f16") => p.dtype = Dtype::F16,
             (_, "bf16") => p.dtype = Dtype::Bf16,
+            (_, "f32") => p.dtype = Dtype::F32,
             (_, "full") => p.mask = Mask::Full,
             (_, "causal") => {
                 let top_left = fields.next_if(|(_, f)| *f == "tl").is_some();
@@ -210,6 +212,9 @@ fn read_genes(variant: &mut Variant, genes: &str) -> Result<(), ParseError> {
 }
 
 pub(crate) fn kernel(text: &str) -> Result<Kernel, ParseError> {
+    if text == APPEND {
+        return Ok(Kernel::Append);
+    }
     let mut parts = text.splitn(4, ':');
     let mut next = || parts.next().ok_or(ParseError::Kernel);
     let (family, element, dims, genes) = (next()?, next()?, next()?, next()?);
@@ -219,8 +224,11 @@ pub(crate) fn kernel(text: &str) -> Result<Kernel, ParseError> {
     let (qk, v) = dims.split_once('x').ok_or(ParseError::Kernel)?;
     let dim = |text: &str| text.parse().map_err(|_| ParseError::Kernel);
     let variant = with_genes(family, genes)?;
-    Ok(Kernel::from_parts(variant, dtype, [dim(qk)?, dim(v)?], featured))
+    Ok(Kernel::Attention(AttentionKernel::from_parts(variant, dtype, [dim(qk)?, dim(v)?], featured)))
 }
+
+/// The kernel that appends to a cache.
+pub(crate) const APPEND: &str = "append";
 
 /// What follows the head_dims of a kernel with features.
 pub(crate) const FEATURED: &str = "+features";

@@ -2,7 +2,7 @@
 
 use core::{fmt, str::FromStr};
 
-use crate::{Effect, Family, Gene, Kernel, ParseError, Problem, parse};
+use crate::{AttentionKernel, Effect, Family, Gene, Kernel, ParseError, Problem, parse};
 
 const ABSENT: u16 = u16::MAX;
 
@@ -56,7 +56,7 @@ impl Variant {
     /// The entry point that runs it for a problem.
     pub fn kernel(&self, problem: &Problem) -> Kernel {
         let head_dims = [problem.head_dim_qk, problem.head_dim_v];
-        Kernel::from_parts(*self, problem.dtype, head_dims, problem.needs_features())
+        Kernel::Attention(AttentionKernel::from_parts(*self, problem.dtype, head_dims, problem.needs_features()))
     }
 
     /// The value of a gene that the family is known to have; 0 otherwise.
@@ -143,7 +143,7 @@ mod tests {
             let [plain, featured] =
                 [Features::NONE, near].map(|features| variant.kernel(&Problem { features, ..Problem::SEED }));
             assert_ne!(plain.symbol().to_string(), featured.symbol().to_string());
-            for kernel in [plain, featured] {
+            for kernel in [plain, featured, Kernel::Append] {
                 assert_eq!(kernel.to_string().parse::<Kernel>(), Ok(kernel));
             }
         }

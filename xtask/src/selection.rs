@@ -86,6 +86,8 @@ impl Selection {
     pub(crate) fn kernels(&self, sm: Sm) -> Result<Vec<Kernel>> {
         let limits = DeviceLimits::of(sm);
         let families = || self.families().into_iter().filter(|family| family.runs_on(sm));
+        // A kernel without a family is left out by no choice of families.
+        let chosen = |kernel: &Kernel| kernel.family().is_none_or(|of| families().any(|family| family == of));
         let mut kernels = BTreeSet::new();
         for problem in &self.space {
             let spaces: Vec<_> =
@@ -99,12 +101,10 @@ impl Selection {
             }));
         }
         if self.defaults {
-            kernels
-                .extend(space::defaults(&limits).into_iter().filter(|kernel| families().any(|f| f == kernel.family())));
+            kernels.extend(space::defaults(&limits).into_iter().filter(chosen));
         }
         if let Some(file) = &self.kernels {
-            let runs = |kernel: &Kernel| kernel.runs_on(sm) && families().any(|family| family == kernel.family());
-            kernels.extend(named(file)?.into_iter().filter(runs));
+            kernels.extend(named(file)?.into_iter().filter(|kernel| kernel.runs_on(sm) && chosen(kernel)));
         }
         Ok(kernels.into_iter().collect())
     }

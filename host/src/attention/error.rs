@@ -1,7 +1,7 @@
 //! What can be wrong with a request.
 
 use builder::BuildError;
-use spec::{Illegal, Kernel, Problem, Variant};
+use spec::{Append, Illegal, Kernel, Problem, Variant};
 
 use crate::driver::DriverError;
 use crate::tensor::Layout;
@@ -14,6 +14,14 @@ pub enum AttentionError {
     Problem {
         /// What was asked.
         problem: Box<Problem>,
+        /// Why not.
+        reason: Illegal,
+    },
+    /// New keys cannot be appended to a cache so.
+    #[error("{append} cannot be appended: {reason}")]
+    Append {
+        /// What was asked.
+        append: Box<Append>,
         /// Why not.
         reason: Illegal,
     },
@@ -67,9 +75,11 @@ pub enum AttentionError {
         /// Its layout.
         layout: Layout,
     },
-    /// Rows of the output that share memory.
-    #[error("rows of O overlap: {layout:?}; each stride must reach past what the smaller ones span")]
+    /// Rows of a tensor that is written share memory.
+    #[error("rows of {tensor} overlap: {layout:?}; each stride must reach past what the smaller ones span")]
     Overlap {
+        /// O, or K or V of a cache.
+        tensor: &'static str,
         /// Its layout.
         layout: Layout,
     },
@@ -109,7 +119,7 @@ pub enum AttentionError {
         expected: Layout,
     },
     /// An array that a feature of the problem reads was not given.
-    #[error("{what} are missing: {problem} needs them; give them to `Attention::launch_with`")]
+    #[error("{what} are missing: {problem} needs them; give them to the launch as `Extras`")]
     Missing {
         /// The array.
         what: &'static str,
@@ -133,6 +143,16 @@ pub enum AttentionError {
         found: u64,
         /// What a kernel may read, in bytes.
         needed: u64,
+    },
+    /// An array that is written shares memory with one that is read.
+    #[error(
+        "{what} overlap {other}; they must be an array of their own, since some blocks write while others still read"
+    )]
+    InPlace {
+        /// What is written.
+        what: &'static str,
+        /// What is read.
+        other: &'static str,
     },
     /// A stream or tensor belongs to another GPU than the plan.
     #[error("of another GPU than the plan: {what}, on {gpu}; the plan is on {plan}")]

@@ -39,7 +39,7 @@ impl Layouts {
         for (tensor, layout) in [("Q", self.q), ("K", self.k), ("V", self.v), ("O", self.o)] {
             layout.extent().map_err(|_| AttentionError::Strides { tensor, layout })?;
         }
-        if self.o.overlaps() { Err(AttentionError::Overlap { layout: self.o }) } else { Ok(()) }
+        if self.o.overlaps() { Err(AttentionError::Overlap { tensor: "O", layout: self.o }) } else { Ok(()) }
     }
 }
 
@@ -48,12 +48,12 @@ pub(super) fn lse_of([batch, rows, heads, _]: [u32; 4]) -> Layout {
     Layout { shape: [batch, rows, heads, 1], strides: Strides::bhsd(rows, heads, 1), element: Element::F32 }
 }
 
-/// The type of a tensor that kernels compute with.
-pub(super) fn dtype_of(tensor: &'static str, layout: &Layout) -> Result<Dtype, AttentionError> {
+/// What kernels compute with on a tensor of this type.
+pub(super) fn dtype_of(layout: &Layout) -> Dtype {
     match layout.element {
-        Element::F16 => Ok(Dtype::F16),
-        Element::Bf16 => Ok(Dtype::Bf16),
-        found @ Element::F32 => Err(AttentionError::Element { tensor, found, allowed: "f16 or bf16" }),
+        Element::F16 => Dtype::F16,
+        Element::Bf16 => Dtype::Bf16,
+        Element::F32 => Dtype::F32,
     }
 }
 
@@ -78,10 +78,11 @@ pub(super) fn check_same(
 /// The tensors contradict each other: the error names the tensor, the dimension and both sizes. Whether a kernel can run the
 /// problem is decided where it is planned.
 pub fn problem(q: &Layout, k: &Layout, v: &Layout, mask: Mask, scale: Option<f32>) -> Result<Problem, AttentionError> {
-    let dtype = dtype_of("Q", q)?;
+    let dtype = dtype_of(q);
     let allowed = match dtype {
         Dtype::F16 => "f16, as in Q,",
         Dtype::Bf16 => "bf16, as in Q,",
+        Dtype::F32 => "f32, as in Q,",
     };
     for (tensor, found) in [("K", k.element), ("V", v.element)] {
         if found != q.element {
@@ -152,8 +153,8 @@ mod tests {
         assert_eq!(line, "the heads of V is 4; that of K is 8, and they must be equal");
         let line = refusal(&|t| t[2].element = Element::Bf16);
         assert_eq!(line, "the elements of V are bf16; f16, as in Q, is allowed");
-        let line = refusal(&|t| t.iter_mut().for_each(|t| t.element = Element::F32));
-        assert_eq!(line, "the elements of Q are f32; f16 or bf16 is allowed");
+        let line = refusal(&|t| t[0].element = Element::F32);
+        assert_eq!(line, "the elements of K are f16; f32, as in Q, is allowed");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! allocates nothing, waits for nothing, and needs no toolchain. `docs/guide/` defines what is computed and shows how to launch
 //! beside other libraries.
 
+mod append;
 mod error;
 mod extras;
 mod kernels;
@@ -16,10 +17,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use spec::{
-    AttentionArgs, DeviceLimits, Extra, ExtraAddresses, Family, FeatureArgs, Gene, Kernel, LaunchGeometry, PlainMap,
-    Problem, TensorMaps, Variant, legal,
+    AppendArgs, AttentionArgs, DeviceLimits, Extra, ExtraAddresses, Family, FeatureArgs, Gene, Kernel, LaunchGeometry,
+    PlainMap, Problem, TensorMaps, Variant, legal,
 };
 
+pub use self::append::Appender;
 pub use self::error::AttentionError;
 pub use self::extras::Extras;
 pub use self::kernels::Kernels;
@@ -257,8 +259,9 @@ impl Attention {
     /// Like [`Attention::arguments`], with what the problem's features read.
     pub fn arguments_with(&self, addresses: &Addresses, extras: &ExtraAddresses) -> Result<Arguments, AttentionError> {
         let Addresses { q, k, v, o, lse } = *addresses;
+        let element = u64::from(self.problem.dtype.bytes());
         for (tensor, address) in [("Q", q), ("K", k), ("V", v)] {
-            check_alignment(tensor, address, self.load_bytes)?;
+            check_alignment(tensor, address, self.load_bytes.max(element))?;
         }
         check_alignment("O", o, self.load_bytes.max(NARROWEST_STORE))?;
         if lse != 0 {
@@ -371,11 +374,7 @@ impl Attention {
     }
 
     fn check_gpu(&self, what: &'static str, gpu: &Gpu) -> Result<(), AttentionError> {
-        let plan = self.function.gpu().uuid();
-        if gpu.uuid() == plan {
-            return Ok(());
-        }
-        Err(AttentionError::OtherGpu { what, gpu: gpu.uuid().to_owned(), plan: plan.to_owned() })
+        same_gpu(what, gpu, self.function.gpu())
     }
 }
 
@@ -415,18 +414,32 @@ pub(crate) fn geometry(
 
 /// That a kernel takes what it will be given: a source of kernels may be older or newer than this library.
 fn check_interface(ptx: &str, kernel: &Kernel) -> Result<(), AttentionError> {
-    let mut expected = vec![size_of::<AttentionArgs>()];
-    if kernel.takes_tensor_maps() {
-        expected.push(size_of::<TensorMaps>());
-    }
-    if kernel.featured {
-        expected.push(size_of::<FeatureArgs>());
+    let mut expected = vec![];
+    match kernel {
+        Kernel::Attention(attention) => {
+            expected.push(size_of::<AttentionArgs>());
+            if kernel.takes_tensor_maps() {
+                expected.push(size_of::<TensorMaps>());
+            }
+            if attention.featured {
+                expected.push(size_of::<FeatureArgs>());
+            }
+        }
+        Kernel::Append => expected.push(size_of::<AppendArgs>()),
     }
     let found = builder::ptx::parameter_bytes(ptx);
     if found == expected {
         return Ok(());
     }
     Err(AttentionError::Interface { kernel: Box::new(*kernel), found, expected })
+}
+
+/// That something is on the plan's GPU.
+fn same_gpu(what: &'static str, gpu: &Gpu, plan: &Gpu) -> Result<(), AttentionError> {
+    if gpu.uuid() == plan.uuid() {
+        return Ok(());
+    }
+    Err(AttentionError::OtherGpu { what, gpu: gpu.uuid().to_owned(), plan: plan.uuid().to_owned() })
 }
 
 fn check_alignment(tensor: &'static str, address: u64, needed: u64) -> Result<(), AttentionError> {
@@ -461,7 +474,7 @@ mod tests {
         const fn send<T: Send>() {}
         const fn send_and_sync<T: Send + Sync>() {}
         send_and_sync::<(Gpu, Module, Function, Stream, Tensor)>();
-        send_and_sync::<(Attention, Arguments, Addresses, Merge, MergeAddresses, AttentionError)>();
+        send_and_sync::<(Appender, Attention, Arguments, Addresses, Merge, MergeAddresses, AttentionError)>();
         send::<crate::driver::Graph>();
     }
 }

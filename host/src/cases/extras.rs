@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use spec::{Band, Extra, MatrixStrides, Pages, Problem};
+use spec::{Band, Dtype, Extra, MatrixStrides, Pages, Problem};
 
 use super::{CaseError, Guarded, number};
 
@@ -93,7 +93,11 @@ impl Extras {
     pub fn bias(&self, problem: &Problem, place: [u32; 4]) -> Option<f32> {
         let (array, bias) = (self.get(Extra::Bias)?, problem.features.bias?);
         let index = index(&bias.strides, place);
-        Some(if bias.wide { array.f32(index) } else { number::decode(problem.dtype, array.u16(index)) })
+        Some(if bias.wide {
+            array.f32(index)
+        } else {
+            number::decode(problem.dtype, array.element(problem.dtype, index))
+        })
     }
 
     /// Whether the boolean mask lets a row see a key.
@@ -225,8 +229,20 @@ impl Array {
         u32::from_ne_bytes(self.bytes(index))
     }
 
-    fn u16(&self, index: i64) -> u16 {
-        u16::from_ne_bytes(self.bytes(index))
+    /// The bits of an element of this type.
+    fn element(&self, dtype: Dtype, index: i64) -> u32 {
+        match dtype.bytes() {
+            2 => u16::from_ne_bytes(self.bytes(index)).into(),
+            _ => self.u32(index),
+        }
+    }
+
+    fn set_element(&mut self, dtype: Dtype, index: i64, value: f32) {
+        let bits = number::encode(dtype, value);
+        match dtype.bytes() {
+            2 => self.set(index, (bits as u16).to_ne_bytes()),
+            _ => self.set(index, bits.to_ne_bytes()),
+        }
     }
 }
 
@@ -299,9 +315,10 @@ fn rows(problem: &Problem, strides: &MatrixStrides) -> (Vec<[u32; 3]>, usize) {
 fn bias(problem: &Problem, rng: &mut ChaCha8Rng) -> Result<Array, CaseError> {
     let Some(bias) = problem.features.bias else { return Array::stray(0, 0) };
     let (rows, elements) = rows(problem, &bias.strides);
-    let size = if bias.wide { 4 } else { 2 };
+    let dtype = if bias.wide { Dtype::F32 } else { problem.dtype };
+    let size = dtype.bytes() as usize;
     let mut array = Array::stray(rng.random_range(0..4) * size, elements * size)?;
-    let lowest = if bias.wide { f32::MIN } else { number::lowest(problem.dtype) };
+    let lowest = number::lowest(dtype);
     for &[b, h, r] in &rows {
         // A single row hides or flattens little, or nothing would be left.
         let kind = rng.random_range(if rows.len() == 1 { 2..8 } else { 0..8 });
@@ -312,12 +329,7 @@ fn bias(problem: &Problem, rng: &mut ChaCha8Rng) -> Result<Array, CaseError> {
                 2 | 3 if rng.random_ratio(1, 4) => f32::NEG_INFINITY,
                 _ => 2.0 * rng.sample::<f32, _>(StandardNormal),
             };
-            let at = index(&bias.strides, [b, h, r, key]);
-            if bias.wide {
-                array.set(at, value.to_ne_bytes());
-            } else {
-                array.set(at, number::encode(problem.dtype, value).to_ne_bytes());
-            }
+            array.set_element(dtype, index(&bias.strides, [b, h, r, key]), value);
         }
     }
     Ok(array)

@@ -1,21 +1,23 @@
-//! 16-bit elements on the host.
+//! Elements on the host.
 
 use half::{bf16, f16};
 use spec::Dtype;
 
-/// The element nearest to `value`, ties to even.
-pub fn encode(dtype: Dtype, value: f32) -> u16 {
+/// The bits of the element nearest to `value`, ties to even, in the low half where it has but 16.
+pub fn encode(dtype: Dtype, value: f32) -> u32 {
     match dtype {
-        Dtype::F16 => f16::from_f32(value).to_bits(),
-        Dtype::Bf16 => bf16::from_f32(value).to_bits(),
+        Dtype::F16 => f16::from_f32(value).to_bits().into(),
+        Dtype::Bf16 => bf16::from_f32(value).to_bits().into(),
+        Dtype::F32 => value.to_bits(),
     }
 }
 
-/// The value of an element.
-pub fn decode(dtype: Dtype, bits: u16) -> f32 {
+/// The value of the element of these bits.
+pub fn decode(dtype: Dtype, bits: u32) -> f32 {
     match dtype {
-        Dtype::F16 => f16::from_bits(bits).to_f32(),
-        Dtype::Bf16 => bf16::from_bits(bits).to_f32(),
+        Dtype::F16 => f16::from_bits(bits as u16).to_f32(),
+        Dtype::Bf16 => bf16::from_bits(bits as u16).to_f32(),
+        Dtype::F32 => f32::from_bits(bits),
     }
 }
 
@@ -24,6 +26,7 @@ pub fn lowest(dtype: Dtype) -> f32 {
     match dtype {
         Dtype::F16 => f16::MIN.to_f32(),
         Dtype::Bf16 => bf16::MIN.to_f32(),
+        Dtype::F32 => f32::MIN,
     }
 }
 
@@ -33,6 +36,7 @@ pub fn ulp(dtype: Dtype, value: f64) -> f64 {
     let (epsilon, smallest) = match dtype {
         Dtype::F16 => (f16::EPSILON.to_f64(), f16::MIN_POSITIVE_SUBNORMAL.to_f64()),
         Dtype::Bf16 => (bf16::EPSILON.to_f64(), bf16::MIN_POSITIVE_SUBNORMAL.to_f64()),
+        Dtype::F32 => (f32::EPSILON.into(), f32::from_bits(1).into()),
     };
     (value.abs() * epsilon).max(smallest)
 }

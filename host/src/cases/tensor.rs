@@ -4,13 +4,14 @@ use spec::{Dtype, Problem, Strides};
 
 use super::{CaseError, Extras, Guarded, number};
 
-/// What inputs hold outside the elements that belong to them: a NaN in fp16 and in bf16, so that a stray read shows.
+/// What inputs hold outside the elements that belong to them: a NaN in fp16 and in bf16, twice also in fp32, so that a stray read
+/// shows.
 const STRAY: u16 = 0x7fff;
 
-/// What outputs hold before a launch: another NaN in both, which no conversion of a NaN gives.
+/// What outputs hold before a launch: another NaN in all, which no conversion of a NaN gives.
 const UNWRITTEN: u16 = 0xffa5;
 
-/// A tensor `[batch, seq, heads, columns]` of 16-bit elements in guarded memory.
+/// A tensor `[batch, seq, heads, columns]` in guarded memory, in words of 16 bits: an element takes one or two, the low one first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     dtype: Dtype,
@@ -19,7 +20,7 @@ pub struct Tensor {
     strides: Strides,
     /// From the first element to the last, and some before them: tensors may begin anywhere.
     pub storage: Guarded<u16>,
-    /// Elements before the first.
+    /// Words before the first.
     pub lead: usize,
 }
 
@@ -40,9 +41,11 @@ impl Tensor {
             last += u128::from(extent).saturating_sub(1) * stride;
         }
         let elements = u128::from(lead) + last + 1;
-        let storage = usize::try_from(elements).ok().and_then(|len| Guarded::poisoned(len, poison));
+        let per_element = words(dtype);
+        let all = usize::try_from(elements).ok().and_then(|elements| elements.checked_mul(per_element));
+        let storage = all.and_then(|words| Guarded::poisoned(words, poison));
         let storage = storage.ok_or(CaseError::Memory { tensor: name, elements })?;
-        Ok(Self { dtype, shape, strides, storage, lead: lead as usize })
+        Ok(Self { dtype, shape, strides, storage, lead: lead as usize * per_element })
     }
 
     /// O of a problem, unwritten.
@@ -50,7 +53,7 @@ impl Tensor {
         let strides = problem.strides.o;
         let [.., shape] = problem.shapes();
         let tensor = Self::poisoned('O', problem.dtype, shape, strides, 0, UNWRITTEN)?;
-        if tensor.own().into_iter().filter(|own| *own).count() != tensor.elements() {
+        if tensor.own().into_iter().filter(|own| *own).count() != tensor.elements() * tensor.words_per_element() {
             return Err(CaseError::Overlap { strides: [strides.batch, strides.seq, strides.head] });
         }
         Ok(tensor)
@@ -71,29 +74,50 @@ impl Tensor {
         self.shape.into_iter().map(|extent| extent as usize).product()
     }
 
+    /// Words of 16 bits that an element takes.
+    pub fn words_per_element(&self) -> usize {
+        words(self.dtype)
+    }
+
     /// Where a row begins in the storage.
     pub fn offset(&self, batch: u32, seq: u32, head: u32) -> usize {
         let Strides { batch: b, seq: s, head: h } = self.strides;
-        self.lead + (i64::from(batch) * b + i64::from(seq) * s + i64::from(head) * h) as usize
+        let elements = i64::from(batch) * b + i64::from(seq) * s + i64::from(head) * h;
+        self.lead + elements as usize * self.words_per_element()
     }
 
-    /// The elements of a row.
+    /// The words of a row.
     pub fn row(&self, batch: u32, seq: u32, head: u32) -> &[u16] {
         let start = self.offset(batch, seq, head);
-        &self.storage.inner()[start..start + self.shape[3] as usize]
+        &self.storage.inner()[start..start + self.words_per_row()]
+    }
+
+    /// The bits of a row's elements.
+    pub fn bits(&self, batch: u32, seq: u32, head: u32) -> impl Iterator<Item = u32> + '_ {
+        self.row(batch, seq, head).chunks(self.words_per_element()).map(bits)
+    }
+
+    /// The bits of an element that was not written.
+    pub fn poison(&self) -> u32 {
+        bits(&vec![self.storage.poison(); self.words_per_element()])
+    }
+
+    fn words_per_row(&self) -> usize {
+        self.shape[3] as usize * self.words_per_element()
     }
 
     /// The values of a row.
     pub fn values(&self, batch: u32, seq: u32, head: u32) -> impl Iterator<Item = f32> + '_ {
-        self.row(batch, seq, head).iter().map(|bits| number::decode(self.dtype, *bits))
+        self.bits(batch, seq, head).map(|bits| number::decode(self.dtype, bits))
     }
 
     /// Writes a row, rounded.
     pub fn set_row(&mut self, batch: u32, seq: u32, head: u32, values: &[f32]) {
-        let (start, dtype) = (self.offset(batch, seq, head), self.dtype);
-        let row = &mut self.storage.inner_mut()[start..][..values.len()];
-        for (element, value) in row.iter_mut().zip(values) {
-            *element = number::encode(dtype, *value);
+        let (start, dtype, per_element) = (self.offset(batch, seq, head), self.dtype, self.words_per_element());
+        let row = &mut self.storage.inner_mut()[start..][..values.len() * per_element];
+        for (element, value) in row.chunks_mut(per_element).zip(values) {
+            let bits = number::encode(dtype, *value);
+            element.iter_mut().zip([bits as u16, (bits >> 16) as u16]).for_each(|(word, bits)| *word = bits);
         }
     }
 
@@ -108,10 +132,20 @@ impl Tensor {
         let mut own = vec![false; self.storage.inner().len()];
         for (batch, seq, head) in self.rows() {
             let start = self.offset(batch, seq, head);
-            own[start..start + self.shape[3] as usize].fill(true);
+            own[start..start + self.words_per_row()].fill(true);
         }
         own
     }
+}
+
+/// Words of 16 bits that an element takes.
+fn words(dtype: Dtype) -> usize {
+    dtype.bytes() as usize / size_of::<u16>()
+}
+
+/// The bits of an element, of its words.
+fn bits(words: &[u16]) -> u32 {
+    words.iter().rev().fold(0, |bits, word| bits << 16 | u32::from(*word))
 }
 
 /// The inputs of a problem.

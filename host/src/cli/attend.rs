@@ -23,7 +23,7 @@ use crate::{
 /// Arguments of `host attend`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Q, a 4-dimensional tensor of f16 or bf16 in a safetensors file; NAME is needed if the file has several and none is
+    /// Q, a 4-dimensional tensor of f16, bf16 or f32 in a safetensors file; NAME is needed if the file has several and none is
     /// called q.
     #[arg(long, value_name = "FILE[:NAME]")]
     q: Source,

@@ -21,6 +21,7 @@ struct Encoded([u64; 16]);
 pub fn encode(dtype: Dtype, map: &PlainMap) -> Result<[u64; 16], DriverError> {
     // The driver's enumerations, by its documentation of `cuTensorMapEncodeTiled`.
     const FLOAT16: u32 = 6;
+    const FLOAT32: u32 = 7;
     const BFLOAT16: u32 = 9;
     const INTERLEAVE_NONE: u32 = 0;
     const SWIZZLE_128B: u32 = 3;
@@ -30,6 +31,7 @@ pub fn encode(dtype: Dtype, map: &PlainMap) -> Result<[u64; 16], DriverError> {
     let data_type = match dtype {
         Dtype::F16 => FLOAT16,
         Dtype::Bf16 => BFLOAT16,
+        Dtype::F32 => FLOAT32,
     };
     let PlainMap { address, extents, strides, box_rows } = *map;
     let boxes = [PANEL, box_rows, 1, 1];

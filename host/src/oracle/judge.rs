@@ -21,6 +21,7 @@ pub fn judge(case: &Case, reference: &Reference, outputs: &Outputs) -> Result<Co
 
 /// Writes where nothing of the outputs lies.
 fn breaches(outputs: &Outputs) -> Result<(), String> {
+    let words = outputs.o.words_per_element();
     let breach = |name: &str, breach: Option<(usize, i64)>, len: usize| match breach {
         None => Ok(()),
         Some((count, first)) if first < 0 => {
@@ -34,7 +35,7 @@ fn breaches(outputs: &Outputs) -> Result<(), String> {
     let (o, lse) = (&outputs.o.storage, &outputs.lse);
     breach("O", o.breach(), o.inner().len())?;
     breach("the LSE", lse.breach(), lse.inner().len())?;
-    if outputs.o.elements() == o.inner().len() {
+    if outputs.o.elements() * words == o.inner().len() {
         return Ok(());
     }
     let stray = |(i, own): (usize, bool)| (!own && o.inner()[i] != o.poison()).then_some(i);
@@ -60,13 +61,12 @@ fn written(case: &Case, reference: &Reference, outputs: &Outputs) -> Result<(), 
     let rows = if outputs.partial { reference.rows.iter().map(|row| row.row).collect() } else { Row::all(problem) };
     let (mut unwritten, mut nan) = (Places::default(), Places::default());
     let (mut unwritten_lse, mut nan_lse) = (Places::default(), Places::default());
-    let poison = outputs.o.storage.poison();
+    let poison = outputs.o.poison();
     for row in rows {
-        let words = outputs.o.row(row.batch, row.row, row.head);
-        for (column, word) in words.iter().enumerate() {
-            if *word == poison {
+        for (column, bits) in outputs.o.bits(row.batch, row.row, row.head).enumerate() {
+            if bits == poison {
                 unwritten.add(row, Some(column));
-            } else if number::decode(problem.dtype, *word).is_nan() && !nan_is_right(&row, Some(column)) {
+            } else if number::decode(problem.dtype, bits).is_nan() && !nan_is_right(&row, Some(column)) {
                 nan.add(row, Some(column));
             }
         }

@@ -60,13 +60,14 @@ fn permuted_keys(executor: &mut dyn Executor, problem: &Problem) -> Result<(), F
     Ok(())
 }
 
-/// An average of ones is one, within one unit in the last place.
+/// An average of ones is one, within one unit in the last place, or what sums of so many weights in fp32 may be off by.
 fn constant_values(executor: &mut dyn Executor, problem: &Problem) -> Result<(), Failure> {
     let case = case("constant-values", problem, Distribution::ConstantV);
     let outputs = executor.run(&case.problem, &case.inputs.generate(&case.problem)?)?;
-    let ulp = number::ulp(problem.dtype, 1.0) as f32;
+    let sums = problem.seqlen_kv as f32 * f32::EPSILON / 2.0;
+    let allowed = sums.max(number::ulp(problem.dtype, 1.0) as f32);
     for (b, s, h) in outputs.o.rows() {
-        if let Some(value) = outputs.o.values(b, s, h).find(|value| value.is_nan() || (value - 1.0).abs() > ulp) {
+        if let Some(value) = outputs.o.values(b, s, h).find(|value| value.is_nan() || (value - 1.0).abs() > allowed) {
             let reason = format!("batch {b}, head {h}, row {s} is {value}, an average of ones");
             return Err(wrong("constant-values", reason));
         }

@@ -41,6 +41,7 @@ impl From<Dtype> for Element {
         match dtype {
             Dtype::F16 => Self::F16,
             Dtype::Bf16 => Self::Bf16,
+            Dtype::F32 => Self::F32,
         }
     }
 }

@@ -21,9 +21,8 @@ pub fn make_finite<E: Element>(tile: SharedTile, rows: u32, columns: u32, loader
     let pairs = columns / 2;
     let mut index = loader.thread;
     while index < rows * pairs {
-        let at = tile.byte(index / pairs, index % pairs * 4);
-        let [low, high] = E::unpack(at.load_u32()).map(|x| if x.is_finite() { x } else { 0.0 });
-        at.store_u32(E::pack(low, high));
+        let at = tile.byte(index / pairs, index % pairs * (2 * E::BYTES));
+        E::store_pair_shared(at, E::load_pair(at).map(|x| if x.is_finite() { x } else { 0.0 }));
         index += loader.threads;
     }
 }

@@ -2,7 +2,7 @@
 
 use spec::{AttentionArgs, Extra, FULL_DIAGONAL, FeatureArgs, LARGEST_LOGIT, MatrixStrides};
 
-use super::{Mask, RowState, Rows, Source, Work, work::ELEMENT};
+use super::{Mask, RowState, Rows, Source, Work};
 use crate::gpu::{Element, Global, divide, fma, tanh};
 
 /// Factor from the logits that [`Features::finish`] makes to exponents of two.
@@ -19,14 +19,14 @@ pub trait Features: Copy {
     /// The kernel's second argument.
     type Args: Copy;
 
-    /// The features for the block of this number.
-    fn of(block: u32, args: &AttentionArgs, more: &Self::Args, tile_q: u32) -> Self;
+    /// The features for the block of this number, on elements of so many bytes.
+    fn of(block: u32, args: &AttentionArgs, more: &Self::Args, tile_q: u32, element_bytes: u32) -> Self;
 
     /// What the block works on. Its first key is the first that some row of it sees, and it may have no rows at all.
-    fn work(&self, args: &AttentionArgs, tile_q: u32) -> Work;
+    fn work(&self, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Work;
 
-    /// Where the rows of K, or of V, are.
-    fn source(&self, work: &Work, which: Operand) -> impl Source;
+    /// Where the rows of K, or of V, are, whose elements have so many bytes.
+    fn source(&self, work: &Work, which: Operand, element_bytes: u32) -> impl Source;
 
     /// What is known of a row before its first key. Of all the threads that hold a row, one `leads` it.
     fn start(&self, leads: bool) -> RowState;
@@ -69,17 +69,17 @@ impl Features for Plain {
     type Args = ();
 
     #[inline(always)]
-    fn of(_: u32, _: &AttentionArgs, (): &(), _: u32) -> Self {
+    fn of(_: u32, _: &AttentionArgs, (): &(), _: u32, _: u32) -> Self {
         Self
     }
 
     #[inline(always)]
-    fn work(&self, args: &AttentionArgs, tile_q: u32) -> Work {
-        Work::of_this_block(args, tile_q)
+    fn work(&self, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Work {
+        Work::of_this_block(args, tile_q, element_bytes)
     }
 
     #[inline(always)]
-    fn source(&self, work: &Work, which: Operand) -> impl Source {
+    fn source(&self, work: &Work, which: Operand, _: u32) -> impl Source {
         if which == Operand::K { work.k } else { work.v }
     }
 
@@ -211,8 +211,8 @@ impl Features for Featured {
     type Args = FeatureArgs;
 
     #[inline(always)]
-    fn of(block: u32, args: &AttentionArgs, more: &FeatureArgs, tile_q: u32) -> Self {
-        let mut work = Work::of(block, args, tile_q);
+    fn of(block: u32, args: &AttentionArgs, more: &FeatureArgs, tile_q: u32, element_bytes: u32) -> Self {
+        let mut work = Work::of(block, args, tile_q, element_bytes);
         let entry = work.batch;
         let lookup = |extra, index: u32| Global::new(more.extras.get(extra)).at(i64::from(index) * 4).load_u32();
         let has = |extra| more.extras.get(extra) != 0;
@@ -262,7 +262,7 @@ impl Features for Featured {
             begin: begin - base as i32,
             slope: of_head(extra(Extra::Slopes), 0.0),
             sink: of_head(extra(Extra::Sinks), f32::NEG_INFINITY),
-            bias: matrix(Extra::Bias, &more.bias, if more.wide_bias == 1 { 4 } else { 2 }),
+            bias: matrix(Extra::Bias, &more.bias, if more.wide_bias == 1 { 4 } else { i64::from(element_bytes) }),
             mask: matrix(Extra::Mask, &more.mask, 1),
             table,
             base,
@@ -270,17 +270,23 @@ impl Features for Featured {
     }
 
     #[inline(always)]
-    fn work(&self, _: &AttentionArgs, _: u32) -> Work {
+    fn work(&self, _: &AttentionArgs, _: u32, _: u32) -> Work {
         self.work
     }
 
     #[inline(always)]
-    fn source(&self, work: &Work, which: Operand) -> impl Source {
+    fn source(&self, work: &Work, which: Operand, element_bytes: u32) -> impl Source {
         let (rows, page) = match which {
             Operand::K => (work.k, self.args.page_k),
             Operand::V => (work.v, self.args.page_v),
         };
-        PagedRows { rows, table: self.table, base: self.base, size: self.args.page_size, page: page * ELEMENT }
+        PagedRows {
+            rows,
+            table: self.table,
+            base: self.base,
+            size: self.args.page_size,
+            page: page * i64::from(element_bytes),
+        }
     }
 
     /// With the sink as the only logit so far.
@@ -339,5 +345,5 @@ impl Features for Featured {
 /// Loads one element of the problem's type.
 #[inline(always)]
 fn load_element<E: Element>(at: Global) -> f32 {
-    E::unpack(at.load_u16().into())[0]
+    E::load(at, 0)
 }

@@ -3,7 +3,7 @@
 //! Element `[n][e]` of a lane's fragment is in row `lane / 4 + 8 (e / 2)` and column `8 n + 2 (lane % 4) + e % 2`.
 
 use super::{Mask, RowState, Scale, Scores, exponential};
-use crate::gpu::{Element, any_lane, fma, shuffle_xor};
+use crate::gpu::{Half, any_lane, fma, shuffle_xor};
 use crate::tile::Lane;
 
 /// Makes raw scores ready for the softmax: turns them for a scale that is not positive, and hides what the rows do not
@@ -158,7 +158,7 @@ pub fn rescale<const N: usize>(fragment: &mut [[f32; 4]; N], factors: [f32; 2]) 
 
 /// Rounds and packs the accumulators of two neighbouring blocks of 8 columns to an operand `a` of 16 columns.
 #[inline(always)]
-pub fn pack_operand<E: Element>(left: [f32; 4], right: [f32; 4]) -> [u32; 4] {
+pub fn pack_operand<E: Half>(left: [f32; 4], right: [f32; 4]) -> [u32; 4] {
     [E::pack(left[0], left[1]), E::pack(left[2], left[3]), E::pack(right[0], right[1]), E::pack(right[2], right[3])]
 }
 

@@ -3,7 +3,7 @@
 use spec::layout::PartialLayout;
 
 use super::{Features, Loader, RowState, Scale, Work, add_weighted};
-use crate::gpu::{ClusterShared, Element, Shared, exp2, fma};
+use crate::gpu::{ClusterShared, Half, Shared, exp2, fma};
 use crate::tile::Lane;
 
 /// The partial results of several groups for the same rows, in shared memory one after the other.
@@ -96,7 +96,7 @@ impl Partials {
 /// Merges `groups` partial results of the tile's rows from `first_row` on, normalises, and writes O in chunks of 16 bytes,
 /// and the LSE.
 #[inline(always)]
-pub fn merge<E: Element, F: Features>(
+pub fn merge<E: Half, F: Features>(
     partials: &Partials,
     groups: u32,
     first_row: u32,

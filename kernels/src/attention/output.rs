@@ -3,7 +3,7 @@
 use spec::layout::{CHUNK, panels};
 
 use super::{Loader, RowState, Scale, Work, across_quad};
-use crate::gpu::{Element, Shared, opaque, sync_warp};
+use crate::gpu::{Half, Shared, opaque, sync_warp};
 use crate::tile::{Lane, SharedTile};
 
 /// Completes the sums of a fragment's two rows over the lanes that share them.
@@ -14,7 +14,7 @@ pub fn complete(states: [RowState; 2]) -> [RowState; 2] {
 
 /// Normalises and writes a fragment of 16 rows from `first_row` of the tile on, and its rows' LSE.
 #[inline(always)]
-pub fn store_output<E: Element, const N: usize>(
+pub fn store_output<E: Half, const N: usize>(
     output: &[[f32; 4]; N],
     states: [RowState; 2],
     scale: &Scale,
@@ -45,7 +45,7 @@ pub fn store_output<E: Element, const N: usize>(
 
 /// Normalises a fragment of 16 rows and leaves it at `staging`, which belongs to the warp, for [`send_output`].
 #[inline(always)]
-pub fn stage_output<E: Element, const N: usize>(
+pub fn stage_output<E: Half, const N: usize>(
     output: &[[f32; 4]; N],
     states: [RowState; 2],
     head_dim_v: u32,

@@ -4,7 +4,7 @@ use spec::layout::PANEL;
 
 use super::pack_operand;
 use crate::gpu::wgmma::{Descriptor, InFlight, Operand, Product};
-use crate::gpu::{Element, Mbarrier, Shared, TensorMap, load_matrices, opaque};
+use crate::gpu::{Half, Mbarrier, Shared, TensorMap, load_matrices, opaque};
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k};
 
 /// Bytes of a row of a panel.
@@ -29,7 +29,7 @@ pub fn copy_panels(
 
 /// Issues `scores = Q K^T` for 64 rows of Q and the `N` x 8 rows of K.
 #[inline(always)]
-pub fn issue_scores<E: Element, const N: usize>(scores: &mut InFlight<E, N>, q: Shared, k: Shared, head_dim: u32)
+pub fn issue_scores<E: Half, const N: usize>(scores: &mut InFlight<E, N>, q: Shared, k: Shared, head_dim: u32)
 where
     InFlight<E, N>: Product<N>,
 {
@@ -45,7 +45,7 @@ where
 
 /// Issues `output += P V` for the `K16` x 16 rows of V.
 #[inline(always)]
-pub fn issue_output<E: Element, const K16: usize, const N: usize>(
+pub fn issue_output<E: Half, const K16: usize, const N: usize>(
     output: &mut InFlight<E, N>,
     probabilities: &[Operand; K16],
     v: Shared,
@@ -63,7 +63,7 @@ pub fn issue_output<E: Element, const K16: usize, const N: usize>(
 /// `Q K^T` of a warp's 16 rows from `first_row` of 64 on, for the warp alone and at once: what [`issue_scores`] does for a
 /// warpgroup.
 #[inline(always)]
-pub fn scores_by_warp<E: Element, const N: usize>(
+pub fn scores_by_warp<E: Half, const N: usize>(
     q: Shared,
     k: Shared,
     first_row: u32,
@@ -94,7 +94,7 @@ pub fn scores_by_warp<E: Element, const N: usize>(
 
 /// Rounds probabilities to the operands of the second product.
 #[inline(always)]
-pub fn pack_probabilities<E: Element, const N: usize, const K16: usize>(scores: &[[f32; 4]; N]) -> [Operand; K16] {
+pub fn pack_probabilities<E: Half, const N: usize, const K16: usize>(scores: &[[f32; 4]; N]) -> [Operand; K16] {
     let mut operands = [[0; 4]; K16];
     let mut k16 = 0;
     while k16 < K16 {

@@ -5,9 +5,6 @@ use spec::{AttentionArgs, Strides};
 use super::Mask;
 use crate::gpu::{Global, block_index, divide};
 
-/// Bytes of an element of Q, K, V and O.
-pub(super) const ELEMENT: i64 = 2;
-
 /// The rows of one head of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
@@ -17,9 +14,10 @@ pub struct Rows {
 
 impl Rows {
     #[inline(always)]
-    fn of(tensor: u64, strides: &Strides, batch: u32, head: u32) -> Self {
+    fn of(tensor: u64, strides: &Strides, batch: u32, head: u32, element_bytes: u32) -> Self {
+        let element = i64::from(element_bytes);
         let offset = i64::from(batch) * strides.batch + i64::from(head) * strides.head;
-        Self { start: Global::new(tensor).at(offset * ELEMENT), stride: strides.seq * ELEMENT }
+        Self { start: Global::new(tensor).at(offset * element), stride: strides.seq * element }
     }
 
     /// The rows from this one on.
@@ -71,13 +69,13 @@ pub struct Work {
 impl Work {
     /// The work of this block for query tiles of `tile_q` rows.
     #[inline(always)]
-    pub fn of_this_block(args: &AttentionArgs, tile_q: u32) -> Self {
-        Self::of(block_index(), args, tile_q)
+    pub fn of_this_block(args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Self {
+        Self::of(block_index(), args, tile_q, element_bytes)
     }
 
-    /// The work of number `block`.
+    /// The work of number `block`, on elements of so many bytes.
     #[inline(always)]
-    pub fn of(block: u32, args: &AttentionArgs, tile_q: u32) -> Self {
+    pub fn of(block: u32, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Self {
         let (group, in_group) = divide(block, args.walk.heads * args.tiles_q);
         let first_head = group * args.walk.heads;
         let (tile, head) = if args.walk.heads == 1 {
@@ -98,10 +96,10 @@ impl Work {
             head_kv,
             first_row,
             rows: (args.seqlen_q - first_row).min(tile_q),
-            q: Rows::of(args.q, &args.q_strides, batch, head),
-            k: Rows::of(args.k, &args.k_strides, batch, head_kv),
-            v: Rows::of(args.v, &args.v_strides, batch, head_kv),
-            o: Rows::of(args.o, &args.o_strides, batch, head),
+            q: Rows::of(args.q, &args.q_strides, batch, head, element_bytes),
+            k: Rows::of(args.k, &args.k_strides, batch, head_kv, element_bytes),
+            v: Rows::of(args.v, &args.v_strides, batch, head_kv, element_bytes),
+            o: Rows::of(args.o, &args.o_strides, batch, head, element_bytes),
             lse: if lse.is_null() { lse } else { lse.at(lse_offset) },
             mask: Mask::new(args),
         }

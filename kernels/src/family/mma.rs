@@ -12,8 +12,8 @@ use crate::attention::{
     store_output,
 };
 use crate::gpu::{
-    CacheHint, Element, Shared, any_lane, block_index, commit, load_matrices, load_matrices_transposed, opaque,
-    overlap_grids, sync_block, sync_group, thread_index, wait,
+    CacheHint, HALF_BYTES, Half, Shared, any_lane, block_index, commit, load_matrices, load_matrices_transposed,
+    opaque, overlap_grids, sync_block, sync_group, thread_index, wait,
 };
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
 
@@ -69,7 +69,7 @@ type Accumulator<const R: usize, const N: usize> = [[[f32; 4]; N]; R];
 /// One block's attention. A warp has `R` x 16 rows; head_dim_qk fills `QK16` x 16 columns, head_dim_v `V8` x 8, a key
 /// tile `KV8` x 8.
 #[inline(always)]
-pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const KV8: usize, const V8: usize>(
+pub fn attention<E: Half, G: Genes, const R: usize, const QK16: usize, const KV8: usize, const V8: usize>(
     args: &AttentionArgs,
     more: &<G::Features as Features>::Args,
 ) {
@@ -84,7 +84,7 @@ pub fn attention<E: Element, G: Genes, const R: usize, const QK16: usize, const 
 /// where some of its output is not finite.
 #[inline(always)]
 fn attempt<
-    E: Element,
+    E: Half,
     G: Genes,
     const R: usize,
     const QK16: usize,
@@ -100,8 +100,8 @@ fn attempt<
     let lane = Lane::of(thread);
     let group = thread / G::GROUP_THREADS;
     let first_warp_row = thread % G::GROUP_THREADS / 32 * (R as u32 * 16);
-    let features = G::Features::of(block, args, more, G::TILE_Q);
-    let work = features.work(args, G::TILE_Q);
+    let features = G::Features::of(block, args, more, G::TILE_Q, HALF_BYTES);
+    let work = features.work(args, G::TILE_Q, HALF_BYTES);
     if G::Features::ON && work.rows == 0 {
         return true;
     }
@@ -235,7 +235,7 @@ impl<'a, G: Genes> Ring<'a, G> {
         if step < self.steps {
             let (tile, span) = (self.k.at(stage), span(G::HEAD_DIM_QK));
             if G::Features::ON {
-                copy_tile(tile, &features.source(self.work, Operand::K), span, G::CACHE_HINT, self.loader);
+                copy_tile(tile, &features.source(self.work, Operand::K, HALF_BYTES), span, G::CACHE_HINT, self.loader);
             } else {
                 copy_tile(tile, &self.work.k, span, G::CACHE_HINT, self.loader);
             }
@@ -244,7 +244,7 @@ impl<'a, G: Genes> Ring<'a, G> {
         if step < self.steps {
             let (tile, span) = (self.v.at(stage), span(G::HEAD_DIM_V));
             if G::Features::ON {
-                copy_tile(tile, &features.source(self.work, Operand::V), span, G::CACHE_HINT, self.loader);
+                copy_tile(tile, &features.source(self.work, Operand::V, HALF_BYTES), span, G::CACHE_HINT, self.loader);
             } else {
                 copy_tile(tile, &self.work.v, span, G::CACHE_HINT, self.loader);
             }
@@ -315,7 +315,7 @@ fn load_q<const R: usize, const QK16: usize>(
 
 /// `scores += Q K^T` over 16 columns of Q and K.
 #[inline(always)]
-fn add_scores<E: Element, const R: usize, const QK16: usize, const KV8: usize>(
+fn add_scores<E: Half, const R: usize, const QK16: usize, const KV8: usize>(
     scores: &mut Accumulator<R, KV8>,
     q: &[[[u32; 4]; QK16]; R],
     k: SharedTile,
@@ -338,7 +338,7 @@ fn add_scores<E: Element, const R: usize, const QK16: usize, const KV8: usize>(
 
 /// `output += P V`.
 #[inline(always)]
-fn add_output<E: Element, const R: usize, const KV8: usize, const V8: usize>(
+fn add_output<E: Half, const R: usize, const KV8: usize, const V8: usize>(
     output: &mut Accumulator<R, V8>,
     probabilities: &Accumulator<R, KV8>,
     v: SharedTile,
@@ -371,7 +371,7 @@ fn add_output<E: Element, const R: usize, const KV8: usize, const V8: usize>(
 /// Adds what is not finite in the V of a group's keys to the rows that see it, where V was made finite for the rest; else says
 /// whether all output of the block is finite, and so complete.
 #[inline(always)]
-fn complete_output<E: Element, G: Genes, const R: usize, const V8: usize, const CONTAINED: bool>(
+fn complete_output<E: Half, G: Genes, const R: usize, const V8: usize, const CONTAINED: bool>(
     output: &mut Accumulator<R, V8>,
     features: G::Features,
     ring: &Ring<G>,
@@ -381,7 +381,7 @@ fn complete_output<E: Element, G: Genes, const R: usize, const V8: usize, const 
         return !any_thread(!all_finite(output.as_flattened()), Shared::base(), block);
     }
     let first_row = ring.work.first_row + first_warp_row;
-    let v = features.source(ring.work, Operand::V);
+    let v = features.source(ring.work, Operand::V, HALF_BYTES);
     let mut step = 0;
     while step < ring.steps {
         let mut key = ring.first_key(step);
@@ -414,7 +414,7 @@ fn complete_output<E: Element, G: Genes, const R: usize, const V8: usize, const 
 /// Normalises the output and writes it, merging the groups' shares first if there are several. Says whether the output was
 /// complete; else nothing is written.
 #[inline(always)]
-fn finish<E: Element, G: Genes, const R: usize, const V8: usize, const CONTAINED: bool>(
+fn finish<E: Half, G: Genes, const R: usize, const V8: usize, const CONTAINED: bool>(
     shared: Shared,
     mut output: Accumulator<R, V8>,
     states: [[RowState; 2]; R],

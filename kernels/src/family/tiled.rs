@@ -36,9 +36,16 @@ pub trait Genes {
     const SHARED_PAD: u32;
     /// One in so many exponentials by a polynomial.
     const EXP_POLY: u32;
+    /// Bytes of an element of Q, K, V and O.
+    const ELEMENT_BYTES: u32;
     /// Where things are in shared memory.
-    const LAYOUT: TiledLayout =
-        TiledLayout::new(Self::TILE_Q, Self::TILE_KV, Self::HEAD_DIM_QK, Self::HEAD_DIM_V, Self::SHARED_PAD);
+    const LAYOUT: TiledLayout = TiledLayout::new(
+        Self::TILE_Q,
+        Self::TILE_KV,
+        Self::HEAD_DIM_QK * Self::ELEMENT_BYTES,
+        Self::HEAD_DIM_V * Self::ELEMENT_BYTES,
+        Self::SHARED_PAD,
+    );
 }
 
 /// One block's attention. `ROWS` rows, `KEYS` scores of each and `PAIRS` pairs of its columns belong to a thread.
@@ -75,8 +82,8 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
     let v = SharedTile::new(shared.at(G::LAYOUT.v), G::LAYOUT.v_pitch, false);
     let p = |row: u32, key: u32| shared.at(G::LAYOUT.p + (row * G::TILE_KV + key) * 4);
 
-    let features = G::Features::of(block, args, more, G::TILE_Q);
-    let work = features.work(args, G::TILE_Q);
+    let features = G::Features::of(block, args, more, G::TILE_Q, E::BYTES);
+    let work = features.work(args, G::TILE_Q, E::BYTES);
     if G::Features::ON && work.rows == 0 {
         return true;
     }
@@ -84,17 +91,21 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
     let mut states = [if G::Features::ON { features.start(lane == 0) } else { RowState::EMPTY }; ROWS];
     let mut output = [[[0.0f32; 2]; PAIRS]; ROWS];
 
-    let rows =
-        Span { first: work.first_row, end: work.first_row + work.rows, rows: G::TILE_Q, row_bytes: G::HEAD_DIM_QK * 2 };
+    let rows = Span {
+        first: work.first_row,
+        end: work.first_row + work.rows,
+        rows: G::TILE_Q,
+        row_bytes: G::HEAD_DIM_QK * E::BYTES,
+    };
     load_tile(q, &work.q, rows, G::LOAD_BYTES, loader);
     let keys = work.keys();
     let mut first_key = 0;
     while first_key < keys {
         sync_block();
-        let span = |head_dim| Span { first: first_key, end: keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
+        let span = |head_dim| Span { first: first_key, end: keys, rows: G::TILE_KV, row_bytes: head_dim * E::BYTES };
         if G::Features::ON {
-            load_tile(k, &features.source(&work, Operand::K), span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
-            load_tile(v, &features.source(&work, Operand::V), span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
+            load_tile(k, &features.source(&work, Operand::K, E::BYTES), span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
+            load_tile(v, &features.source(&work, Operand::V, E::BYTES), span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
         } else {
             load_tile(k, &work.k, span(G::HEAD_DIM_QK), G::LOAD_BYTES, loader);
             load_tile(v, &work.v, span(G::HEAD_DIM_V), G::LOAD_BYTES, loader);
@@ -170,7 +181,7 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
             while c < PAIRS {
                 let pair = lane + c as u32 * G::ROW_LANES;
                 if pair * 2 < G::HEAD_DIM_V {
-                    let [low, high] = E::unpack(v.byte(key, pair * 4).load_u32());
+                    let [low, high] = E::load_pair(v.byte(key, pair * (2 * E::BYTES)));
                     let mut i = 0;
                     while i < ROWS {
                         let [x, y] = output[i][c];
@@ -185,7 +196,7 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
         first_key = end;
     }
     if G::Features::ON && CONTAINED {
-        let v = features.source(&work, Operand::V);
+        let v = features.source(&work, Operand::V, E::BYTES);
         let mut key = 0;
         while key < keys {
             let mut i = 0;
@@ -196,7 +207,7 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
                     let pair = lane + c as u32 * G::ROW_LANES;
                     if pair * 2 < G::HEAD_DIM_V {
                         // Rows may start at any element.
-                        let value = |column: u32| E::unpack(v.row(key).at(i64::from(column * 2)).load_u16().into())[0];
+                        let value = |column: u32| E::load(v.row(key), column);
                         let [x, y] = output[i][c];
                         output[i][c] = [add_seen(x, value(pair * 2), seen), add_seen(y, value(pair * 2 + 1), seen)];
                     }
@@ -220,8 +231,8 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
             let pair = lane + c as u32 * G::ROW_LANES;
             if row < work.rows && pair * 2 < G::HEAD_DIM_V {
                 let [low, high] = output[i][c];
-                let to = work.o.row(work.first_row + row).at(i64::from(pair * 4));
-                to.store_u32(E::pack(low * inverse, high * inverse));
+                let to = work.o.row(work.first_row + row).at(i64::from(pair * (2 * E::BYTES)));
+                E::store_pair(to, [low * inverse, high * inverse]);
             }
             c += 1;
         }
@@ -280,17 +291,17 @@ fn scores<E: Element, G: Genes, const ROWS: usize, const KEYS: usize>(
     key_of: impl Fn(usize) -> u32,
 ) -> [[f32; KEYS]; ROWS] {
     let mut scores = [[0.0; KEYS]; ROWS];
-    let mut chunk = 0;
-    while chunk < G::HEAD_DIM_QK / 8 {
+    let mut octet = 0;
+    while octet < G::HEAD_DIM_QK / 8 {
         let mut rows = [[[0.0; 2]; 4]; ROWS];
         let mut i = 0;
         while i < ROWS {
-            rows[i] = q.chunk(row_of(i), chunk).load_chunk().map(E::unpack);
+            rows[i] = E::load_octet(q.chunk(row_of(i), octet * (E::BYTES / 2)));
             i += 1;
         }
         let mut j = 0;
         while j < KEYS {
-            let key = k.chunk(key_of(j), chunk).load_chunk().map(E::unpack);
+            let key = E::load_octet(k.chunk(key_of(j), octet * (E::BYTES / 2)));
             let mut i = 0;
             while i < ROWS {
                 let mut e = 0;
@@ -303,7 +314,7 @@ fn scores<E: Element, G: Genes, const ROWS: usize, const KEYS: usize>(
             }
             j += 1;
         }
-        chunk += 1;
+        octet += 1;
     }
     scores
 }

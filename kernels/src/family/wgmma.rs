@@ -18,8 +18,8 @@ use crate::attention::{
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
-    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers, opaque,
-    overlap_grids, publish_mbarriers, publish_shared, shrink_registers, sync_block, sync_group, sync_warp,
+    HALF_BYTES, Half, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers,
+    opaque, overlap_grids, publish_mbarriers, publish_shared, shrink_registers, sync_block, sync_group, sync_warp,
     thread_index, uniform,
 };
 use crate::tile::Lane;
@@ -190,7 +190,7 @@ const _: () = {
 /// One block's attention. A key tile fills `KV8` x 8 columns of scores and `KV16` x 16 rows of V, head_dim_v `V8` x 8.
 /// The three tensor maps are Q's, K's and V's.
 #[inline(always)]
-pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
+pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
     args: &AttentionArgs,
     maps: [TensorMap; 3],
 ) where
@@ -263,7 +263,7 @@ impl Tiles {
     #[inline(always)]
     fn take<G: Genes>(&mut self, args: &AttentionArgs) -> Tile {
         let number = self.next;
-        let work = Work::of(number, args, G::TILE_Q);
+        let work = Work::of(number, args, G::TILE_Q, HALF_BYTES);
         let steps = work.keys().div_ceil(G::TILE_KV).max(1);
         let (slot, place) = (Slot::of(self.steps, G::STAGES), Slot::of(self.count, 2));
         if G::PERSISTENT {
@@ -336,7 +336,7 @@ fn fill<G: Genes>(block: &Block, work: &Work, k: TensorMap, v: TensorMap, slot: 
 
 /// A consumer: 64 query rows of each tile.
 #[inline(always)]
-fn consume<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
+fn consume<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
     args: &AttentionArgs,
     block: &Block,
     consumer: u32,
@@ -430,7 +430,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// Leaves what the steps came to in shared memory.
     #[inline(always)]
-    fn done<E: Element>(&self) -> Done {
+    fn done<E: Half>(&self) -> Done {
         let (place, states) = (self.tile.place, complete(self.states));
         stage_output::<E, V8>(&self.output.values, states, G::HEAD_DIM_V, self.staging(place), self.lane);
         Done { number: self.tile.number, place, states }
@@ -439,7 +439,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     #[inline(always)]
     fn send(&self, args: &AttentionArgs, Done { number, place, states }: Done) {
         // Worked out anew: where the output goes would take registers from the steps.
-        let work = Work::of(opaque(number), args, G::TILE_Q);
+        let work = Work::of(opaque(number), args, G::TILE_Q, HALF_BYTES);
         send_output(states, &self.scale, &work, self.first_row, G::HEAD_DIM_V, self.staging(place), self.lane);
         if G::PERSISTENT {
             publish_shared();
@@ -464,7 +464,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// The tile's steps. This consumer's rows may see nothing in the last ones, which it passes over.
     #[inline(always)]
-    fn all_steps<E: Element, const KV8: usize>(&mut self)
+    fn all_steps<E: Half, const KV8: usize>(&mut self)
     where
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
@@ -539,7 +539,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     /// Softmax of a step's scores, and the release of `slot`, which holds the step's K. Returns what the output so far must
     /// be multiplied by.
     #[inline(always)]
-    fn softmax<E: Element, const KV8: usize, const MASKED: bool>(
+    fn softmax<E: Half, const KV8: usize, const MASKED: bool>(
         &mut self,
         scores: &mut [[f32; 4]; KV8],
         step: u32,
@@ -589,7 +589,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// Scores, softmax, output, one after the other.
     #[inline(always)]
-    fn plain_step<E: Element, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
+    fn plain_step<E: Half, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
     where
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
@@ -604,7 +604,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// Issues the current slot's scores.
     #[inline(always)]
-    fn issue_scores<E: Element, const KV8: usize>(&self) -> InFlight<E, KV8>
+    fn issue_scores<E: Half, const KV8: usize>(&self) -> InFlight<E, KV8>
     where
         InFlight<E, KV8>: Product<KV8>,
     {
@@ -617,7 +617,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// Issues the scores of a tile's first step, once its Q is there.
     #[inline(always)]
-    fn begin_scores<E: Element, const KV8: usize>(&self) -> InFlight<E, KV8>
+    fn begin_scores<E: Half, const KV8: usize>(&self) -> InFlight<E, KV8>
     where
         InFlight<E, KV8>: Product<KV8>,
     {
@@ -627,14 +627,14 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// The softmax of the first step.
     #[inline(always)]
-    fn first_softmax<E: Element, const KV8: usize>(&mut self, mut scores: Accumulator<KV8>) {
+    fn first_softmax<E: Half, const KV8: usize>(&mut self, mut scores: Accumulator<KV8>) {
         self.softmax::<E, KV8, true>(&mut scores.values, 0, self.slot);
         self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
     }
 
     /// Adds the product of the probabilities and the current slot's V.
     #[inline(always)]
-    fn add_output<E: Element>(&mut self)
+    fn add_output<E: Half>(&mut self)
     where
         InFlight<E, V8>: Product<V8>,
     {
@@ -649,7 +649,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// Issues this step's scores and the last step's output, then runs this step's softmax beside the latter.
     #[inline(always)]
-    fn overlapped_step<E: Element, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
+    fn overlapped_step<E: Half, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
     where
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,

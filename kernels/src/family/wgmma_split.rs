@@ -12,7 +12,7 @@ use crate::attention::{
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Product, commit_products, pin};
 use crate::gpu::{
-    Element, Mbarrier, Shared, TensorMap, any_lane, arrive_cluster, block_index, cluster_rank, overlap_grids,
+    HALF_BYTES, Half, Mbarrier, Shared, TensorMap, any_lane, arrive_cluster, block_index, cluster_rank, overlap_grids,
     publish_mbarriers, sync_block, sync_group, thread_index, uniform, wait_cluster,
 };
 use crate::tile::Lane;
@@ -94,7 +94,7 @@ impl Ring {
 /// One block's attention. A key tile fills `KV8` x 8 columns of scores and `KV16` x 16 rows of V, head_dim_v `V8` x 8.
 /// The three tensor maps are Q's, K's and V's.
 #[inline(always)]
-pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
+pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
     args: &AttentionArgs,
     [q_map, k_map, v_map]: [TensorMap; 3],
 ) where
@@ -108,7 +108,7 @@ pub fn attention<E: Element, G: Genes, const KV8: usize, const KV16: usize, cons
     let shared = Shared::base();
     let q = shared.at(G::LAYOUT.q);
     let q_full = Mbarrier::new(shared);
-    let work = Work::of(block_index() / G::CLUSTER, args, G::TILE_Q);
+    let work = Work::of(block_index() / G::CLUSTER, args, G::TILE_Q, HALF_BYTES);
     let tiles = work.keys().div_ceil(G::TILE_KV);
     let ring = Ring::new::<G>(shared, group, rank);
     let steps = (tiles + G::SHARES - 1 - ring.share) / G::SHARES;

@@ -1,10 +1,100 @@
-//! The 16-bit element types and their conversions.
+//! The element types and their conversions.
 
 #[cfg(target_arch = "nvptx64")]
 use core::arch::asm;
 
-/// An element type of Q, K, V and O. Two elements share a register, the first in the low half.
+use super::{Global, Shared};
+
+/// An element type of Q, K, V and O.
 pub trait Element: Copy + 'static {
+    /// Size in bytes.
+    const BYTES: u32;
+
+    /// Loads eight neighbouring elements.
+    fn load_octet(from: Shared) -> [[f32; 2]; 4];
+
+    /// Loads two neighbouring elements.
+    fn load_pair(from: Shared) -> [f32; 2];
+
+    /// Stores two neighbouring elements, rounded.
+    fn store_pair_shared(to: Shared, pair: [f32; 2]);
+
+    /// Loads element `index` from here on, which no one writes during the launch.
+    fn load(from: Global, index: u32) -> f32;
+
+    /// Stores two neighbouring elements, rounded, at a multiple of 4.
+    fn store_pair(to: Global, pair: [f32; 2]);
+}
+
+/// IEEE single precision: what everything is accumulated in.
+#[derive(Clone, Copy, Debug)]
+pub enum F32 {}
+
+impl Element for F32 {
+    const BYTES: u32 = 4;
+
+    #[inline(always)]
+    fn load_octet(from: Shared) -> [[f32; 2]; 4] {
+        let [[a, b, c, d], [e, f, g, h]] = [from, from.at(16)].map(|chunk| chunk.load_chunk().map(f32::from_bits));
+        [[a, b], [c, d], [e, f], [g, h]]
+    }
+
+    #[inline(always)]
+    fn load_pair(from: Shared) -> [f32; 2] {
+        [from.load_f32(), from.at(4).load_f32()]
+    }
+
+    #[inline(always)]
+    fn store_pair_shared(to: Shared, pair: [f32; 2]) {
+        to.store_pair(pair.map(f32::to_bits));
+    }
+
+    #[inline(always)]
+    fn load(from: Global, index: u32) -> f32 {
+        from.at(i64::from(index * 4)).load_f32()
+    }
+
+    #[inline(always)]
+    fn store_pair(to: Global, [low, high]: [f32; 2]) {
+        to.store_f32(low);
+        to.at(4).store_f32(high);
+    }
+}
+
+impl<E: Half> Element for E {
+    const BYTES: u32 = HALF_BYTES;
+
+    #[inline(always)]
+    fn load_octet(from: Shared) -> [[f32; 2]; 4] {
+        from.load_chunk().map(E::unpack)
+    }
+
+    #[inline(always)]
+    fn load_pair(from: Shared) -> [f32; 2] {
+        E::unpack(from.load_u32())
+    }
+
+    #[inline(always)]
+    fn store_pair_shared(to: Shared, [low, high]: [f32; 2]) {
+        to.store_u32(E::pack(low, high));
+    }
+
+    #[inline(always)]
+    fn load(from: Global, index: u32) -> f32 {
+        E::unpack(from.at(i64::from(index * 2)).load_u16().into())[0]
+    }
+
+    #[inline(always)]
+    fn store_pair(to: Global, [low, high]: [f32; 2]) {
+        to.store_u32(E::pack(low, high));
+    }
+}
+
+/// Bytes of an element that tensor cores multiply.
+pub const HALF_BYTES: u32 = 2;
+
+/// A 16-bit element type, which tensor cores multiply. Two elements share a register, the first in the low half.
+pub trait Half: Copy + 'static {
     /// Whether it is bfloat16.
     const IS_BF16: bool;
 
@@ -24,7 +114,7 @@ pub trait Element: Copy + 'static {
 
 /// The type as the CPU machine names it.
 #[cfg(not(target_arch = "nvptx64"))]
-pub(super) const fn kind<E: Element>() -> simt::MmaKind {
+pub(super) const fn kind<E: Half>() -> simt::MmaKind {
     if E::IS_BF16 { simt::MmaKind::Bf16 } else { simt::MmaKind::F16 }
 }
 
@@ -51,7 +141,7 @@ macro_rules! mma {
     }};
 }
 
-impl Element for F16 {
+impl Half for F16 {
     const IS_BF16: bool = false;
 
     #[inline(always)]
@@ -99,7 +189,7 @@ impl Element for F16 {
     }
 }
 
-impl Element for Bf16 {
+impl Half for Bf16 {
     const IS_BF16: bool = true;
 
     #[inline(always)]

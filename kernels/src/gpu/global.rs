@@ -120,6 +120,18 @@ impl Global {
         words(simt::load_global(self.0))
     }
 
+    /// Stores 2 bytes.
+    #[inline(always)]
+    pub fn store_u16(self, value: u16) {
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: as for `load_u16`.
+        unsafe {
+            asm!("st.global.b16 [{0}], {1};", in(reg64) self.0, in(reg16) value, options(nostack));
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        simt::store_global(self.0, value.to_le_bytes());
+    }
+
     /// Stores 4 bytes.
     #[inline(always)]
     pub fn store_u32(self, value: u32) {
@@ -130,6 +142,18 @@ impl Global {
         }
         #[cfg(not(target_arch = "nvptx64"))]
         simt::store_global(self.0, value.to_le_bytes());
+    }
+
+    /// Stores 8 bytes.
+    #[inline(always)]
+    pub fn store_pair(self, [a, b]: [u32; 2]) {
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: as for `load_u16`.
+        unsafe {
+            asm!("st.global.v2.b32 [{0}], {{{1}, {2}}};", in(reg64) self.0, in(reg32) a, in(reg32) b, options(nostack));
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        simt::store_global(self.0, (u64::from(a) | u64::from(b) << 32).to_le_bytes());
     }
 
     /// Stores 16 bytes.

@@ -1,6 +1,6 @@
-//! `ldmatrix`: 8 x 8 matrices of 16-bit elements from shared memory to the fragments of [`Element::mma`].
+//! `ldmatrix`: 8 x 8 matrices of 16-bit elements from shared memory to the fragments of [`Half::mma`].
 //!
-//! [`Element::mma`]: super::Element::mma
+//! [`Half::mma`]: super::Half::mma
 
 #[cfg(target_arch = "nvptx64")]
 use core::arch::asm;

@@ -23,7 +23,7 @@ pub mod wgmma;
 pub use async_copy::{CacheHint, commit, copy_chunk, wait};
 pub use barrier::{arrive_group, sync_block, sync_group, sync_warp};
 pub use cluster::{ClusterShared, arrive_cluster, cluster_rank, wait_cluster};
-pub use element::{Bf16, Element, F16};
+pub use element::{Bf16, Element, F16, F32, HALF_BYTES, Half};
 pub use global::Global;
 pub use grid::overlap_grids;
 pub use math::{divide, exp2, exp2_polynomial, fma, log2, tanh};

@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 
 #[cfg(not(target_arch = "nvptx64"))]
 use super::element::kind;
-use super::{Element, Shared};
+use super::{Half, Shared};
 
 /// What a product reads from shared memory: an address with strides.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl Descriptor {
     }
 }
 
-/// `N` blocks of 64 rows x 8 columns in fp32, spread over a warpgroup as [`Element::mma`] says, 16 rows a warp.
+/// `N` blocks of 64 rows x 8 columns in fp32, spread over a warpgroup as [`Half::mma`] says, 16 rows a warp.
 #[derive(Clone, Copy, Debug)]
 pub struct Accumulator<const N: usize> {
     /// The lane's elements.
@@ -60,7 +60,7 @@ pub struct InFlight<E, const N: usize> {
     element: PhantomData<E>,
 }
 
-/// An operand of 64 x 16 elements in registers, laid out as operand `a` of [`Element::mma`].
+/// An operand of 64 x 16 elements in registers, laid out as operand `a` of [`Half::mma`].
 pub type Operand = [u32; 4];
 
 /// Lets what computes `sums` come before what follows it, by a branch that is never taken: a sum of exponentials is not
@@ -91,7 +91,7 @@ impl<const N: usize> Accumulator<N> {
 
     /// Opens the accumulator to products. Operands in registers must be [`pin`]ned before.
     #[inline(always)]
-    pub fn begin<E: Element>(mut self) -> InFlight<E, N> {
+    pub fn begin<E: Half>(mut self) -> InFlight<E, N> {
         pin(&mut self.values);
         #[cfg(target_arch = "nvptx64")]
         // SAFETY: orders register accesses of the warpgroup.
@@ -108,7 +108,7 @@ impl<const N: usize> Accumulator<N> {
     }
 }
 
-impl<E: Element, const N: usize> InFlight<E, N> {
+impl<E: Half, const N: usize> InFlight<E, N> {
     /// Waits until at most `running` of the latest groups of products are under way, which must not be of this accumulator.
     /// `running` is 0 or 1, known at compile time.
     #[inline(always)]
@@ -195,7 +195,7 @@ macro_rules! operands {
 /// The products for one width: columns, blocks of 8 of them, then the accumulator's operand numbers.
 macro_rules! product {
     ($($columns:literal $blocks:literal: $($i:literal)*;)*) => {$(
-        impl<E: Element> Product<$blocks> for InFlight<E, $blocks> {
+        impl<E: Half> Product<$blocks> for InFlight<E, $blocks> {
             #[inline(always)]
             fn add_shared(&mut self, a: Descriptor, b: Descriptor, fresh: bool) {
                 #[cfg(target_arch = "nvptx64")]

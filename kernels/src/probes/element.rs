@@ -1,11 +1,11 @@
 //! The 16-bit element types.
 
 use super::{Args, probe};
-use crate::gpu::{Bf16, Element, F16, thread_index};
+use crate::gpu::{Bf16, F16, Half, thread_index};
 
 /// Each thread packs two fp32.
 #[inline(always)]
-fn pack<E: Element>(args: &Args) {
+fn pack<E: Half>(args: &Args) {
     let thread = thread_index();
     let pair = E::pack(args.load_f32(2 * thread), args.load_f32(2 * thread + 1));
     args.output(thread).store_u32(pair);
@@ -13,7 +13,7 @@ fn pack<E: Element>(args: &Args) {
 
 /// Each thread unpacks a pair.
 #[inline(always)]
-fn unpack<E: Element>(args: &Args) {
+fn unpack<E: Half>(args: &Args) {
     let thread = thread_index();
     let [low, high] = E::unpack(args.input(thread).load_u32());
     args.output(2 * thread).store_f32(low);
@@ -23,7 +23,7 @@ fn unpack<E: Element>(args: &Args) {
 /// A 16 x 16 times B 16 x 8 plus C 16 x 8. The input holds A by rows and B by columns, both in 16 bits, then C by rows in
 /// fp32; the output is by rows.
 #[inline(always)]
-fn mma<E: Element>(args: &Args) {
+fn mma<E: Half>(args: &Args) {
     let lane = thread_index();
     let (group, pair) = (lane / 4, lane % 4);
     let a = [0, 1, 2, 3].map(|i| args.input((group + i % 2 * 8) * 8 + pair + i / 2 * 4).load_u32());

@@ -33,6 +33,20 @@ probe!(probe_load_chunk, |args| {
     }
 });
 
+probe!(probe_store_u16, |args| {
+    let thread = thread_index();
+    let value = args.input(thread).load_u32();
+    let to = args.output(thread);
+    to.store_u16((value >> 16) as u16);
+    to.at(2).store_u16(value as u16);
+});
+
+probe!(probe_store_pair, |args| {
+    let thread = thread_index();
+    let [a, b] = args.input(2 * thread).load_pair();
+    args.output(2 * thread).store_pair([b, a]);
+});
+
 probe!(probe_store_chunk, |args| {
     let thread = thread_index();
     let value = args.input(thread).load_u32();

@@ -2,7 +2,7 @@
 
 use super::{Args, probe};
 use crate::gpu::wgmma::{Accumulator, Descriptor, InFlight, Product, commit_products, pin};
-use crate::gpu::{Bf16, Element, F16, Shared, publish_mbarriers, sync_block, thread_index};
+use crate::gpu::{Bf16, F16, Half, Shared, publish_mbarriers, sync_block, thread_index};
 
 /// Bytes of an operand of 64 x 64 elements.
 const OPERAND: u32 = 8192;
@@ -46,7 +46,7 @@ fn store<const N: usize>(args: &Args, first: u32, values: &[[f32; 4]; N]) {
 
 /// Two accumulators at once: `a b^T` from nothing, and `1 + a b^T` over the second half of the depth, waited for last.
 #[inline(always)]
-fn shared<E: Element>(args: &Args)
+fn shared<E: Half>(args: &Args)
 where
     InFlight<E, 8>: Product<8>,
 {
@@ -75,7 +75,7 @@ where
 
 /// `a [a b]` with the first `a` in registers, and `a` and `b` side by side as panels.
 #[inline(always)]
-fn registers<E: Element>(args: &Args)
+fn registers<E: Half>(args: &Args)
 where
     InFlight<E, 16>: Product<16>,
 {

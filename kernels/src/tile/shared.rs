@@ -1,4 +1,4 @@
-//! A matrix of 16-bit elements in shared memory, kept in chunks of 16 bytes.
+//! A matrix in shared memory, kept in chunks of 16 bytes.
 
 use spec::layout::CHUNK;
 

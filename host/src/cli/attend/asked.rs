@@ -154,6 +154,7 @@ impl Asked {
             let own = match problem.dtype {
                 Dtype::F16 => FileDtype::F16,
                 Dtype::Bf16 => FileDtype::BF16,
+                Dtype::F32 => FileDtype::F32,
             };
             let wide = array.dtype == FileDtype::F32;
             ensure!(wide || array.dtype == own, "bias is {array}; {own:?}, as Q, or F32 is needed");

@@ -60,6 +60,7 @@ impl Shape {
         let dtype = match dtype {
             Dtype::F16 => "float16",
             Dtype::Bf16 => "bfloat16",
+            Dtype::F32 => "float32",
         };
         Self {
             b: batch,

@@ -33,7 +33,7 @@ impl Dtypes {
         match self {
             Self::F16 => &[Dtype::F16],
             Self::Bf16 => &[Dtype::Bf16],
-            Self::Both => &Dtype::ALL,
+            Self::Both => &Dtype::HALVES,
         }
     }
 }

@@ -124,15 +124,15 @@ pub(in crate::cli) struct Bench {
 /// Shapes that say one thing, none of which an earlier group has.
 struct Group {
     name: String,
-    /// By element type, in the order of [`Dtype::ALL`].
-    shapes: [Vec<Problem>; Dtype::ALL.len()],
+    /// By element type, in the order of [`Dtype::HALVES`].
+    shapes: [Vec<Problem>; Dtype::HALVES.len()],
 }
 
 impl Group {
     fn all() -> Vec<Self> {
         let mut taken = BTreeSet::new();
         let mut group = |name: &str, suite: Suite, head_dim: Option<u32>| {
-            let shapes = Dtype::ALL.map(|dtype| {
+            let shapes = Dtype::HALVES.map(|dtype| {
                 let mut shapes = problems(suite, dtype);
                 shapes.retain(|problem| head_dim.is_none_or(|d| problem.head_dim_qk == d));
                 shapes.retain(|problem| taken.insert(Shape::of(problem)));
@@ -191,8 +191,8 @@ impl Bench {
             self.peers.about("torch"),
             folder = self.folder.display(),
         );
-        text += &Dtype::ALL.map(|dtype| format!(" {} | worst |", dtype.name())).concat();
-        text += &format!("\n|---|{}\n", "---|---|".repeat(Dtype::ALL.len()));
+        text += &Dtype::HALVES.map(|dtype| format!(" {} | worst |", dtype.name())).concat();
+        text += &format!("\n|---|{}\n", "---|---|".repeat(Dtype::HALVES.len()));
         for group in Group::all() {
             let cells = group.shapes.each_ref().map(|shapes| (self.compared(shapes), shapes.len()));
             if cells.iter().all(|(compared, _)| compared.is_empty()) {

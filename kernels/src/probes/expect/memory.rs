@@ -6,7 +6,7 @@ use super::Probe;
 use super::values::{EDGES, bytes, noise, words};
 use crate::probes::memory::{
     probe_load_chunk, probe_load_pair, probe_load_u16, probe_load_u32, probe_null, probe_shared_chunk,
-    probe_shared_pair, probe_shared_words, probe_store_chunk, probe_store_f32,
+    probe_shared_pair, probe_shared_words, probe_store_chunk, probe_store_f32, probe_store_pair, probe_store_u16,
 };
 
 const THREADS: u32 = 64;
@@ -38,6 +38,10 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::new("probe_load_u32", probe_load_u32, THREADS, input::<1>, |input| reversed(input, THREADS as usize)),
     Probe::new("probe_load_pair", probe_load_pair, THREADS, input::<2>, |input| reversed(input, 2)),
     Probe::new("probe_load_chunk", probe_load_chunk, THREADS, input::<4>, |input| reversed(input, 4)),
+    Probe::new("probe_store_u16", probe_store_u16, THREADS, input::<1>, |input| {
+        bytes(words(input).map(|word| word.rotate_left(16)))
+    }),
+    Probe::new("probe_store_pair", probe_store_pair, THREADS, input::<2>, |input| reversed(input, 2)),
     Probe::new(
         "probe_store_chunk",
         probe_store_chunk,
