@@ -6,9 +6,10 @@
 #           results.tar.gz, which is written anew after every step: a run that is cut off keeps what it had
 #   STEP    what to do, in this order; without any: probes gpu table criterion
 #             probes     one probe per operation of kernels/src/gpu
-#             gpu        driver, timing and memory
+#             gpu        driver, timing and memory; what appends to a KV cache
 #             table      the table of cases; EVOATTN_RANDOM_PROBLEMS=N adds N random problems for each kernel with features
 #             hostile    kernels that must be refused
+#             sweeps     the sweeps that scripts/gpu/sweeps.txt declares, of the kernels that were packed
 #             criterion  criterion's benchmarks
 #             tune       the fastest of .carry/variants.txt for the short suites, kept in OUT/dispatch.json
 #             bench      every suite by those records, in both element types, beside the peers that .carry/peers/baselines.py times
@@ -32,9 +33,9 @@ mkdir -p "$out"
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
 
 # Programs look for PTX in the checkout's own store.
-if [ -d "$carry/store" ]; then
+if [ -f "$carry/store.tar.xz" ]; then
     mkdir -p target/evoattn/store
-    cp -rn "$carry/store/." target/evoattn/store/
+    tar xJf "$carry/store.tar.xz" --strip-components=1 -C target/evoattn/store
 fi
 
 failed=0
@@ -68,9 +69,17 @@ bench() {
 for step in "$@"; do
     case $step in
         probes) run probes "$bin/test-probes" ;;
-        gpu) run gpu "$bin/test-gpu" ;;
+        gpu) run gpu "$bin/test-gpu"; run append "$bin/test-append" cuda/ ;;
         table) run table "$bin/test-attention" cuda/ ;;
-        hostile) run hostile "$bin/test-hostile" ;;
+        hostile) run hostile "$bin/test-hostile" cuda/ ;;
+        sweeps)
+            # The driver compiles PTX in one thread and keeps the result: done by all cores first, it takes a tenth of the time.
+            run jit python3 scripts/gpu/jit.py target/evoattn/store/ptx
+            while read -r name problem limit only; do
+                STEP_LIMIT=$((limit + 90)) run "sweep-$name" "$bin/host" sweep --exhaustive --rounds 10 --problem "$problem" --only "$only" --time-limit "$limit" \
+                    --out "$out/$name.jsonl.zst"
+            done < <(grep -v '^#' scripts/gpu/sweeps.txt)
+            ;;
         criterion) CRITERION_HOME=$out/criterion run criterion "$bin/bench-attention" --bench ;;
         tune)
             records
