@@ -496,6 +496,8 @@ fn random_cases(tested: &Tested, count: u64) -> Result<Vec<Case>, Failed> {
     };
     let mut cases: Vec<_> = (0..count).map(|seed| random(&tested.problem, seed)).collect();
     cases.retain(|case| legal(&case.problem, &tested.variant, &DeviceLimits::H100).is_ok());
+    // For the log of the run, which has names of tests only.
+    println!("{}: {} problems drawn by seeds from 0 to {}", tested.name, cases.len(), count.saturating_sub(1));
     Ok(cases)
 }
 

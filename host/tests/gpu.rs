@@ -470,7 +470,8 @@ fn rounded_parts(whole: &Problem, answer: &Answer, parts: &Tensor) -> Result<Ans
             let steps = [(entry, strides.batch), (row.row, strides.seq), (row.head, strides.head)];
             let at: i64 = steps.iter().map(|(index, stride)| i64::from(*index) * stride).sum();
             let values = words[at as usize..][..whole.head_dim_v as usize].iter();
-            let largest = values.map(|word| cases::number::decode(whole.dtype, *word).abs()).fold(0f32, f32::max);
+            let largest =
+                values.map(|word| cases::number::decode(whole.dtype, (*word).into()).abs()).fold(0f32, f32::max);
             cases::number::ulp(whole.dtype, largest.into()) / 2.0
         });
         expected.averages_rounded(rounding[0].max(rounding[1]));
@@ -491,7 +492,7 @@ fn empty_parts_merge_past_65535_rows(gpu: &Gpu) -> Outcome {
     for part in 0..2 {
         for row in (part..rows).step_by(3) {
             let at = part * rows + row;
-            words[at * 64..][..64].fill(cases::number::encode(Dtype::F16, (row % 1000) as f32));
+            words[at * 64..][..64].fill(cases::number::encode(Dtype::F16, (row % 1000) as f32) as u16);
             logits[at] = row as f32;
         }
     }
@@ -505,7 +506,7 @@ fn empty_parts_merge_past_65535_rows(gpu: &Gpu) -> Outcome {
             2 => (0.0, lse == f32::NEG_INFINITY),
             _ => ((row % 1000) as f32, (lse - row as f32).abs() <= row as f32 * 1e-6),
         };
-        let value = cases::number::encode(Dtype::F16, value);
+        let value = cases::number::encode(Dtype::F16, value) as u16;
         ensure(right && values.iter().all(|word| *word == value), || format!("row {row}: {lse}, {values:?}"))?;
     }
     Ok(())

@@ -511,7 +511,7 @@ fn appending_allocates_nothing() -> Outcome {
     let allocations = ALLOCATIONS.get() - allocations;
     let after = recorded();
     ensure(allocations == 0, || format!("{allocations} allocations"))?;
-    ensure(after == [before[0] + 500, before[1], before[2]], || format!("{before:?} {after:?}"))
+    ensure(after == [before[0] + 500, before[1], before[2], before[3]], || format!("{before:?} {after:?}"))
 }
 
 fn what_does_not_fit_is_not_appended() -> Outcome {

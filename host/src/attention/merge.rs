@@ -5,7 +5,7 @@
 //! what is computed.
 
 use spec::{
-    Bias, DeviceLimits, Extra, ExtraAddresses, Family, Features, MatrixStrides, Problem, Strides, TensorStrides,
+    Bias, DeviceLimits, Dtype, Extra, ExtraAddresses, Family, Features, MatrixStrides, Problem, Strides, TensorStrides,
     Variant,
 };
 
@@ -90,6 +90,9 @@ impl Merging {
     /// The tensors contradict each other, or no tensor can be so.
     pub fn of(limits: &DeviceLimits, parts: &Layout, o: &Layout) -> Result<Self, AttentionError> {
         let dtype = dtype_of(o);
+        if dtype == Dtype::F32 {
+            return Err(AttentionError::Element { tensor: "O", found: o.element, allowed: "f16 or bf16" });
+        }
         if parts.element != o.element {
             return Err(AttentionError::Element { tensor: PARTS, found: parts.element, allowed: "the type of O" });
         }
@@ -319,7 +322,6 @@ impl Merge {
 
 #[cfg(test)]
 mod tests {
-    use spec::Dtype;
 
     use super::*;
     use crate::attention::Layouts;
@@ -398,6 +400,8 @@ mod tests {
         assert_eq!(line, "the head_dim of the parts is 128; that of O is 64, and they must be equal");
         let line = refusal(&|parts, _| parts.element = Element::Bf16);
         assert_eq!(line, "the elements of the parts are bf16; the type of O is allowed");
+        let line = refusal(&|parts, o| (parts.element, o.element) = (Element::F32, Element::F32));
+        assert_eq!(line, "the elements of O are f32; f16 or bf16 is allowed");
         let line = refusal(&|parts, _| parts.shape[0] = 0);
         assert!(line.ends_with("seqlen_kv is 0; at least 1 is needed"), "{line}");
         let line = refusal(&|parts, o| (parts.shape[0], o.shape[0]) = (0, 0));

@@ -6,7 +6,7 @@
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use spec::{Align, Mask, Problem};
+use spec::{Align, Dtype, Mask, Problem};
 
 use super::{Outputs, Reference, Row, judge};
 use crate::cases::{Case, Distribution, Tensor, Tensors, number};
@@ -60,12 +60,15 @@ fn permuted_keys(executor: &mut dyn Executor, problem: &Problem) -> Result<(), F
     Ok(())
 }
 
-/// An average of ones is one, within one unit in the last place, or what sums of so many weights in fp32 may be off by.
+/// An average of ones is one, within one unit in the last place; in fp32, what the two sums of so many weights may differ by.
 fn constant_values(executor: &mut dyn Executor, problem: &Problem) -> Result<(), Failure> {
     let case = case("constant-values", problem, Distribution::ConstantV);
     let outputs = executor.run(&case.problem, &case.inputs.generate(&case.problem)?)?;
-    let sums = problem.seqlen_kv as f32 * f32::EPSILON / 2.0;
-    let allowed = sums.max(number::ulp(problem.dtype, 1.0) as f32);
+    let ulp = number::ulp(problem.dtype, 1.0) as f32;
+    let allowed = match problem.dtype {
+        Dtype::F16 | Dtype::Bf16 => ulp,
+        Dtype::F32 => ulp.max(problem.seqlen_kv as f32 * f32::EPSILON / 2.0),
+    };
     for (b, s, h) in outputs.o.rows() {
         if let Some(value) = outputs.o.values(b, s, h).find(|value| value.is_nan() || (value - 1.0).abs() > allowed) {
             let reason = format!("batch {b}, head {h}, row {s} is {value}, an average of ones");
