@@ -48,8 +48,9 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         let causal = long.with_mask(Mask::Causal(Align::BottomRight));
         let short = Problem::new(1, 8, 512, head_dim, dtype);
         // Few blocks of 64 rows and of 128, many with few steps, few with many, and many under a mask.
-        let between = [(1, 8, 1024), (4, 8, 512), (4, 8, 1024), (32, 16, 512), (1, 2, 16_384)]
-            .map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
+        let between =
+            [(1, 8, 1024), (4, 8, 512), (4, 8, 1024), (8, 32, 384), (32, 16, 512), (1, 2, 16_384), (1, 12, 8192)]
+                .map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
         for problem in [long, shared, short, long.with_seqlens(1, 8192)].into_iter().chain(between).chain([causal]) {
             let variants: Vec<_> = spec::defaults(&problem, limits).collect();
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
@@ -118,12 +119,13 @@ mod tests {
     fn what_a_problem_falls_back_to_first_is_among_the_defaults() {
         let limits = DeviceLimits::H100;
         let kernels = defaults(&limits);
-        for (batch, heads) in [(1, 2), (1, 8), (1, 32), (4, 8), (8, 32)] {
-            for (seqlen, head_dim) in
-                [128, 512, 1024, 2048, 4096, 16_384].into_iter().flat_map(|s| [(s, 64), (s, 96), (s, 128), (s, 256)])
-            {
-                for mask in [Mask::Full, Mask::Causal(Align::BottomRight)] {
-                    let problem = Problem::new(batch, heads, seqlen, head_dim, Dtype::F16).with_mask(mask);
+        let lengths =
+            [1, 16, 17, 64, 65, 128, 129, 192, 193, 300, 384, 512, 513, 1024, 1025, 2048, 2049, 4096, 8192, 16_384];
+        let masks = [Mask::Full, Mask::Causal(Align::BottomRight)];
+        for batch_heads in [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 4096] {
+            for head_dim in [64, 96, 128, 192, 256] {
+                for (seqlen, mask) in lengths.into_iter().flat_map(|seqlen| masks.map(|mask| (seqlen, mask))) {
+                    let problem = Problem::new(1, batch_heads, seqlen, head_dim, Dtype::F16).with_mask(mask);
                     let first = spec::defaults(&problem, &limits).next().unwrap();
                     assert!(kernels.contains(&first.kernel(&problem)), "{problem}: {first}");
                 }
