@@ -32,9 +32,9 @@ pub fn sample<T: Ord>(items: impl IntoIterator<Item = T>, count: usize, seed: u6
 /// The head_dims that models have: for these, problems with features and those in fp32 have defaults too.
 pub const USUAL: [u32; 5] = [64, 80, 96, 128, 256];
 
-/// The kernels that a problem which nobody measured falls back to, for every head_dim and dtype, of fp32 for the usual ones: for long and for short
-/// sequences, for few queries and for K and V that several batch entries share the one that should be fastest, and the one
-/// that fits any strides. Also the one that appends to a cache, of which there is no other.
+/// The kernels that a problem which nobody measured falls back to, for every head_dim and dtype, in fp32 for the usual
+/// head_dims: for long and for short sequences, for few queries and for K and V that several batch entries share the one that
+/// should be fastest, and the one that fits any strides. Also the one that appends to a cache, of which there is no other.
 pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
     let head_dims = (8..=256).step_by(8);
     let mut kernels = vec![Kernel::Append];

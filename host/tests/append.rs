@@ -66,6 +66,7 @@ fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Outcome {
 /// A tensor's memory between guard zones, its first element some way behind the first zone.
 #[derive(Clone, PartialEq)]
 struct Memory {
+    /// Shape and strides count these, of which an element of fp32 takes two.
     words: Guarded<u16>,
     lead: usize,
     shape: [u32; 4],
@@ -73,8 +74,17 @@ struct Memory {
 }
 
 impl Memory {
-    /// Each place that belongs to a row has a random number; the first is at some multiple of `unit`.
-    fn random(shape: [u32; 4], strides: Strides, unit: i64, rng: &mut ChaCha8Rng) -> Result<Self, Failed> {
+    /// Of a tensor of elements of so many words. Each word of a row is random; the first is at some multiple of `unit` elements.
+    fn random(
+        [batch, seq, heads, columns]: [u32; 4],
+        Strides { batch: b, seq: s, head: h }: Strides,
+        per_element: u32,
+        unit: i64,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Self, Failed> {
+        let shape = [batch, seq, heads, columns * per_element];
+        let words = i64::from(per_element);
+        let (strides, unit) = (Strides { batch: b * words, seq: s * words, head: h * words }, unit * words);
         let lead = unit as usize * rng.random_range(0..3);
         let steps = [(shape[0], strides.batch), (shape[1], strides.seq), (shape[2], strides.head)];
         let last: i64 = steps.into_iter().map(|(extent, stride)| i64::from(extent - 1) * stride).sum();
@@ -141,7 +151,7 @@ impl Case {
         let (batch, heads) = (rng.random_range(1..5), rng.random_range(1..5));
         let seqlen_kv = rng.random_range(1..60);
         let rows = rng.random_range(1..=seqlen_kv.min(20));
-        let dtype = Dtype::ALL[rng.random_range(0..2)];
+        let dtype = Dtype::ALL[rng.random_range(0..Dtype::ALL.len())];
         let pages = rng.random_ratio(1, 2).then(|| {
             let size = rng.random_range(1..20);
             let columns = u32::div_ceil(seqlen_kv, size) + rng.random_range(0..2);
@@ -156,7 +166,8 @@ impl Case {
         let [new_k, new_v, k, v] = shapes.map(|shape| strides(shape, unit, rng));
         (problem.strides.k, problem.strides.v) = (k, v);
         let append = Append::to(&problem, rows).with_strides(new_k, new_v);
-        let [a, b, c, d] = [0, 1, 2, 3].map(|i| Memory::random(shapes[i], append.strides()[i], unit, rng));
+        let per_element = dtype.bytes() / size_of::<u16>() as u32;
+        let [a, b, c, d] = [0, 1, 2, 3].map(|i| Memory::random(shapes[i], append.strides()[i], per_element, unit, rng));
         // All that there is room for; or often more, and sometimes no length at all.
         let fits = rng.random_ratio(1, 2);
         let used = (0..batch).map(|_| match rng.random_range(0..8) {

@@ -59,7 +59,7 @@ for problem in "${problems[@]}"; do
     cargo xtask build-ptx --sm "$sm" --space "$problem" "${part[@]}" --store "$carry/store"
 done
 
-# PTX is text: an eighth of it travels.
+# PTX is text: compressed, little of it travels.
 if [ -d "$carry/store" ]; then
     tar cf - -C "$carry" store | xz -T0 >"$carry/store.tar.xz"
     rm -rf "$carry/store"

@@ -73,7 +73,7 @@ for step in "$@"; do
         table) run table "$bin/test-attention" cuda/ ;;
         hostile) run hostile "$bin/test-hostile" cuda/ ;;
         sweeps)
-            # The driver compiles PTX in one thread and keeps the result: done by all cores first, it takes a tenth of the time.
+            # The driver compiles PTX in one thread and keeps the result: here all cores do it first.
             run jit python3 scripts/gpu/jit.py target/evoattn/store/ptx
             while read -r name problem limit only; do
                 STEP_LIMIT=$((limit + 90)) run "sweep-$name" "$bin/host" sweep --exhaustive --rounds 10 --problem "$problem" --only "$only" --time-limit "$limit" \
