@@ -513,7 +513,7 @@ fn then_attention_in_a_graph(gpu: &Gpu) -> Outcome {
         let used = Buffer::of(gpu, &first.used)?;
         let table = Buffer::of(gpu, &vec![0u32; first.table().len()])?;
         let mut raised = Buffer::of(gpu, &vec![0u32; first.used.len()])?;
-        let graph = Graph::capture(&stream, |stream| {
+        let graph = Graph::capture(gpu, |stream| {
             let (mut lengths, mut after) = (Extras::default().with(Extra::UsedKv, &used), Extras::default());
             if problem.features.pages.is_some() {
                 lengths = lengths.with(Extra::Pages, &table);

@@ -15,12 +15,12 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Records what `work` queues in `stream`; nothing of it runs yet. `work` must not wait, copy or allocate.
-    pub fn capture<E: From<DriverError>>(
-        stream: &Stream,
-        work: impl FnOnce(&Stream) -> Result<(), E>,
-    ) -> Result<Self, E> {
-        let _current = stream.gpu().bind()?;
+    /// Records what `work` queues in the stream it is given; nothing of it runs yet. `work` must not wait, copy or allocate. Other
+    /// threads may, but must not wait for the whole GPU: the driver then gives the recording up.
+    pub fn capture<E: From<DriverError>>(gpu: &Gpu, work: impl FnOnce(&Stream) -> Result<(), E>) -> Result<Self, E> {
+        // Copies wait for all streams but those that are apart; for one that is recorded they would fail, and the recording too.
+        let stream = &Stream::apart(gpu)?;
+        let _current = gpu.bind()?;
         // SAFETY: the stream is live.
         unsafe { call!(cuStreamBeginCapture_v2(stream.raw(), Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as u32)) }?;
         let worked = work(stream);
@@ -34,7 +34,7 @@ impl Graph {
             unsafe {
                 call!(cuGraphInstantiate_v2(&mut executable, graph, ptr::null_mut(), ptr::null_mut(), 0))?;
             }
-            Ok(Self { executable, gpu: stream.gpu().clone() })
+            Ok(Self { executable, gpu: gpu.clone() })
         });
         if !graph.is_null() {
             // SAFETY: the executable form does not need the graph it was made from.

@@ -99,6 +99,8 @@ unsafe extern "C" {
     pub(super) fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) -> Code;
     pub(super) fn cuEventDestroy_v2(event: CUevent) -> Code;
     pub(super) fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Code;
+    pub(super) fn cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, priority: c_int) -> Code;
+    pub(super) fn cuStreamDestroy_v2(stream: CUstream) -> Code;
     pub(super) fn cuStreamGetCtx(stream: CUstream, context: *mut CUcontext) -> Code;
     pub(super) fn cuStreamSynchronize(stream: CUstream) -> Code;
     pub(super) fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) -> Code;

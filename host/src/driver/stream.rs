@@ -1,10 +1,10 @@
 //! Queues of work, and marks in them that hold a time.
 
 use std::ffi::c_void;
-use std::ptr;
+use std::{mem, ptr};
 
 use cust::stream::StreamFlags;
-use cust::sys::{CUDA_MEMCPY3D, CUevent, CUmemorytype, CUstream, cudaError_enum};
+use cust::sys::{CUDA_MEMCPY3D, CUevent, CUmemorytype, CUstream, CUstream_flags, cudaError_enum};
 
 use super::error::Named;
 use super::raw::call;
@@ -20,6 +20,8 @@ pub struct Stream {
 #[derive(Debug)]
 enum Queue {
     Owned(cust::stream::Stream),
+    /// Owned too.
+    Apart(CUstream),
     Borrowed(CUstream),
 }
 
@@ -29,6 +31,15 @@ impl Stream {
         let _current = gpu.bind()?;
         let queue = cust::stream::Stream::new(StreamFlags::DEFAULT, None).named("cuStreamCreateWithPriority")?;
         Ok(Self { queue: Queue::Owned(queue), gpu: gpu.clone() })
+    }
+
+    /// A new queue that copies do not wait for. cust 0.3 makes none, whatever its flags say.
+    pub(super) fn apart(gpu: &Gpu) -> Result<Self, DriverError> {
+        let _current = gpu.bind()?;
+        let mut stream = ptr::null_mut();
+        // SAFETY: `stream` outlives the call.
+        unsafe { call!(cuStreamCreateWithPriority(&mut stream, CUstream_flags::CU_STREAM_NON_BLOCKING as u32, 0)) }?;
+        Ok(Self { queue: Queue::Apart(stream), gpu: gpu.clone() })
     }
 
     /// A queue that somebody else owns: a `CUstream` or `cudaStream_t`, null for the default one.
@@ -121,7 +132,7 @@ impl Stream {
     pub(super) fn raw(&self) -> CUstream {
         match &self.queue {
             Queue::Owned(stream) => stream.as_inner(),
-            Queue::Borrowed(stream) => *stream,
+            Queue::Apart(stream) | Queue::Borrowed(stream) => *stream,
         }
     }
 }
@@ -135,7 +146,10 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let _current = self.gpu.bind();
         // Destroyed here, while the context is current.
-        self.queue = Queue::Borrowed(ptr::null_mut());
+        if let Queue::Apart(stream) = mem::replace(&mut self.queue, Queue::Borrowed(ptr::null_mut())) {
+            // SAFETY: it is live, and nothing uses it afterwards.
+            _ = unsafe { call!(cuStreamDestroy_v2(stream)) };
+        }
     }
 }
 

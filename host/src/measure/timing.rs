@@ -94,7 +94,7 @@ impl Timer {
         // The mean of a few launches, since a single one is lost in the clock's ticks.
         let once = self.elapsed(|stream| (0..WARM_LAUNCHES).try_for_each(|_| work.queue(stream)))?;
         let launches = launches_for(once / f64::from(WARM_LAUNCHES));
-        let graph = Graph::capture(&self.stream, |stream| (0..launches).try_for_each(|_| work.queue(stream)))?;
+        let graph = Graph::capture(self.stream.gpu(), |stream| (0..launches).try_for_each(|_| work.queue(stream)))?;
         graph.upload(&self.stream)?;
         Ok(Replay { timer: self, work, graph, launches })
     }
