@@ -52,15 +52,20 @@ fn no_compiler() -> Failure {
 /// records/sweeps/long-h100 and causal-h100 have it.
 const ORDERED_REGISTERS: &str = "(C7519)";
 
-/// The compiler gate: code that keeps values in local memory or was serialised is not worth a trial.
+/// Bytes that a thread may spill: what stays the same throughout a query tile, and is read again once in each. The fastest kernels
+/// of these records spill some, and more of them than not when blocks are persistent; what spills more is slow in all of them.
+const SPILLS: u32 = 256;
+
+/// The compiler gate: code that keeps its tiles in local memory or was serialised is not worth a trial.
 pub fn gate(facts: &Facts) -> Result<(), Failure> {
-    if facts.spill_store_bytes + facts.spill_load_bytes > 0 {
+    if facts.spill_store_bytes.max(facts.spill_load_bytes) > SPILLS {
         return Err(Failure::Gate(format!(
             "spills {} B and reloads {} B at {} registers",
             facts.spill_store_bytes, facts.spill_load_bytes, facts.registers
         )));
     }
-    if facts.stack_bytes > 0 {
+    // A frame beyond what is spilled holds arrays.
+    if facts.stack_bytes > facts.spill_store_bytes.next_multiple_of(16) {
         return Err(Failure::Gate(format!("keeps {} B in local memory", facts.stack_bytes)));
     }
     match facts.notes.iter().find(|note| !note.starts_with(ORDERED_REGISTERS)) {
@@ -89,9 +94,13 @@ mod tests {
             gate(&facts)
         };
         assert_eq!(facts(&|_| {}), Ok(()));
-        let spills = facts(&|facts| facts.spill_load_bytes = 12);
-        assert!(matches!(spills, Err(Failure::Gate(why)) if why == "spills 0 B and reloads 12 B at 168 registers"));
+        let spills = facts(&|facts| facts.spill_load_bytes = 300);
+        assert!(matches!(spills, Err(Failure::Gate(why)) if why == "spills 0 B and reloads 300 B at 168 registers"));
         assert!(matches!(facts(&|facts| facts.stack_bytes = 8), Err(Failure::Gate(_))));
+        let some = |facts: &mut Facts| {
+            (facts.stack_bytes, facts.spill_store_bytes, facts.spill_load_bytes) = (104, 180, 232);
+        };
+        assert_eq!(facts(&some), Ok(()));
         let arrive = "(C7519) warpgroup.arrive is injected in around line 1504";
         let serialised = "(C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized";
         assert_eq!(facts(&|facts| facts.notes = vec![arrive.to_owned()]), Ok(()));

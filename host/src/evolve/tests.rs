@@ -376,7 +376,7 @@ fn a_spilling_kernel_is_refused_by_the_compiler_gate() {
     let outcome = replay(&Settings { trials: 200, strategy: Kind::Random, ..Settings::default() });
     let gated: Vec<_> = outcome.refusals.iter().filter(|refusal| refusal.reason == Reason::Gate).collect();
     assert!(!gated.is_empty());
-    assert!(gated.iter().all(|refusal| refusal.why.contains("spills 64 B")), "{gated:?}");
+    assert!(gated.iter().all(|refusal| refusal.why.contains("spills 320 B")), "{gated:?}");
 }
 
 /// A record of the variants that differ from the first in these genes at most.

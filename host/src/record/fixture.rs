@@ -81,7 +81,7 @@ pub(crate) fn from_variants(variants: &[Variant], noise: f64, seed: u64) -> Swee
                 reference_us: 12.0,
             }),
         };
-        let spills = if i % 29 == 13 { 64 } else { 0 };
+        let spills = if i % 29 == 13 { 320 } else { 0 };
         let kernel = variant.kernel(&Problem::SEED).to_string();
         Row {
             variant: variant.to_string(),
