@@ -45,13 +45,22 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         let long = Problem::new(2, 32, 8192, head_dim, dtype);
         let mut shared = long;
         (shared.strides.k.batch, shared.strides.v.batch) = (0, 0);
-        let causal = long.with_mask(Mask::Causal(Align::BottomRight));
+        // With query tiles in pairs, and with one left over.
+        let causal = [long, long.with_seqlens(8448, 8448)].map(|p| p.with_mask(Mask::Causal(Align::BottomRight)));
         let short = Problem::new(1, 8, 512, head_dim, dtype);
-        // Few blocks of 64 rows and of 128, many with few steps, few with many, and many under a mask.
-        let between =
-            [(1, 8, 1024), (4, 8, 512), (4, 8, 1024), (8, 32, 384), (32, 16, 512), (1, 2, 16_384), (1, 12, 8192)]
-                .map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
-        for problem in [long, shared, short, long.with_seqlens(1, 8192)].into_iter().chain(between).chain([causal]) {
+        // Few blocks of 64 rows and of 128, many with few steps (in tiles that they fill and that they do not), few with many.
+        let between = [
+            (1, 8, 1024),
+            (4, 8, 512),
+            (4, 8, 1024),
+            (8, 32, 384),
+            (32, 16, 512),
+            (32, 16, 576),
+            (1, 2, 16_384),
+            (1, 12, 8192),
+        ];
+        let between = between.map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
+        for problem in [long, shared, short, long.with_seqlens(1, 8192)].into_iter().chain(between).chain(causal) {
             let variants: Vec<_> = spec::defaults(&problem, limits).collect();
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
         }

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use builder::{BuildError, Library, space};
+use builder::{BuildError, Catalog, Library, Project, space};
 use host::attention::{Attention, Kernels};
 use host::cases::{Case, Distribution, Extent, Inputs, Tensors, odd_addresses, odd_strides, random, suite};
 use host::device::cuda::Cuda;
@@ -23,7 +23,7 @@ const SERVE: &str = "--serve-gpu";
 
 /// Kernels by name. Among them most values of each gene occur, and head_dims that fill tensor-core steps, leave some
 /// empty, and are the smallest and the largest.
-const KERNELS: [(&str, &str, u32, Dtype); 19] = [
+const KERNELS: [(&str, &str, u32, Dtype); 20] = [
     (
         "tiled-64",
         "tiled:tile_q=64,tile_kv=64,warps=8,row_lanes=8,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
@@ -122,9 +122,15 @@ const KERNELS: [(&str, &str, u32, Dtype); 19] = [
     ),
     (
         "wgmma-256-bf16",
-        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=1,ping_pong=0,lazy_rescale=2,block_order=2",
+        "wgmma:tile_q=128,tile_kv=64,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=1,ping_pong=0,lazy_rescale=2,block_order=2,persistent=1",
         256,
         Dtype::Bf16,
+    ),
+    (
+        "wgmma-64-tall",
+        "wgmma:tile_q=256,tile_kv=64,kv_split=1,cluster=1,stages=4,exp_poly=0,overlap=1,ping_pong=0,lazy_rescale=2,block_order=4,persistent=1",
+        64,
+        Dtype::F16,
     ),
     (
         "wgmma-64-split",
@@ -179,7 +185,8 @@ fn main() {
         };
         return worker::run(open).expect("pipes to the test");
     }
-    let trials = simt().into_iter().chain(cuda()).collect();
+    let shipped = Trial::test("catalog/has-the-kernels-of-the-table", the_catalog_has_them);
+    let trials = simt().into_iter().chain(cuda()).chain([shipped]).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -197,6 +204,20 @@ fn kernels() -> Vec<Tested> {
         Some(Tested { name: format!("{name}+features"), problem, variant })
     });
     plain.into_iter().chain(featured).collect()
+}
+
+/// A machine with a GPU and no compiler runs the table too.
+fn the_catalog_has_them() -> Result<(), Failed> {
+    let catalog = Catalog::open(&Project::find()?.catalog())?.ok_or("there is no catalog")?;
+    for Tested { problem, variant, .. } in on_gpu() {
+        catalog.find(&variant.kernel(&problem), Sm::Sm90a)?;
+    }
+    Ok(())
+}
+
+/// Kernels of the table that can be built.
+fn on_gpu() -> impl Iterator<Item = Tested> {
+    kernels().into_iter().filter(|tested| tested.name != LOCAL_MEMORY)
 }
 
 /// What problems of this head_dim get while nobody has tuned them: a few rows of many keys, many rows, and what runs
@@ -449,8 +470,7 @@ fn cuda() -> Vec<Trial> {
             Ok(())
         })
     };
-    let built = kernels().into_iter().filter(|tested| tested.name != LOCAL_MEMORY);
-    let table = built.map(|tested| (format!("cuda/{}", tested.name), vec![tested], Extent::Large));
+    let table = on_gpu().map(|tested| (format!("cuda/{}", tested.name), vec![tested], Extent::Large));
     let every_head_dim = (8..=256).step_by(8).map(|head_dim| {
         // The catalog has fp32 for some head_dims only.
         let shipped = move |dtype: &Dtype| *dtype != Dtype::F32 || space::USUAL.contains(&head_dim);

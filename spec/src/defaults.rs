@@ -42,7 +42,8 @@ fn tiles(problem: &Problem, rows: u32) -> u64 {
 }
 
 /// As many query rows a block as leave no multiprocessor idle. Long sequences take as wide a key tile as registers hold beside
-/// them; others narrow tiles and many stages, whose first keys arrive sooner.
+/// them; others narrow tiles and many stages, whose first keys arrive sooner. The tallest tiles pay under a causal mask only
+/// where they can be [folded](BlockOrder::Folded).
 fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     let multiprocessors = u64::from(limits.multiprocessors);
     let fills = |rows| tiles(problem, rows) * 4 >= multiprocessors * 3;
@@ -50,14 +51,17 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     let many = |rows| tiles(problem, rows) >= multiprocessors * 4;
     let causal = problem.mask != Mask::Full;
     let long = problem.seqlen_q > if causal { 2048 } else { 1024 };
+    let rows = |tile: u32| problem.seqlen_q.next_multiple_of(tile);
+    let tall = rows(256) <= rows(192) && if causal { folds(problem, 256) } else { problem.seqlen_q <= 2048 };
     let (tile_q, tile_kv, stages, persistent) = match problem.head_dim_qk.max(problem.head_dim_v) {
+        ..=64 if tall && many(256) => (256, 64, 4, true),
         ..=64 if problem.seqlen_q > 2048 && many(192) => (192, 112, 2, !causal),
         ..=64 if many(192) => (192, 64, 4, true),
         ..=64 if fills(128) && problem.seqlen_q > 512 => (128, 128, 2, false),
         ..=128 if fills(128) && !long => (128, 64, 4, true),
         ..=128 if fills(128) => (128, 128, 2, true),
         ..=128 => (64, 128, 2, false),
-        _ if fills(128) => (128, 64, 2, false),
+        _ if fills(128) => (128, 64, 2, causal && folds(problem, 128) && many(128)),
         _ => (64, 64, 2, false),
     };
     let genes = [
@@ -115,15 +119,20 @@ fn exact() -> Option<Variant> {
     variant(Family::Tiled, &genes)
 }
 
+/// Whether query tiles can be taken two by two.
+fn folds(problem: &Problem, tile_q: u32) -> bool {
+    problem.seqlen_q.div_ceil(tile_q).is_multiple_of(2)
+}
+
 /// Under a causal mask the longest work first. Persistent blocks are dealt theirs beforehand: there, two tiles that are
-/// always as much work together, if all blocks have several and a tile is not too much of a sequence.
+/// always as much work together, if all blocks have several.
 fn order(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> BlockOrder {
     let tile_q = variant.value(Gene::TileQ);
-    let even = problem.seqlen_q.div_ceil(tile_q).is_multiple_of(2);
     let many = tiles(problem, tile_q) >= 4 * u64::from(limits.multiprocessors);
+    let persistent = variant.value(Gene::Persistent) == 1;
     match problem.mask {
         Mask::Full => BlockOrder::TilesFirst,
-        Mask::Causal(_) if variant.value(Gene::Persistent) == 1 && tile_q <= 128 && even && many => BlockOrder::Folded,
+        Mask::Causal(_) if persistent && many && folds(problem, tile_q) => BlockOrder::Folded,
         Mask::Causal(_) => BlockOrder::GroupsLongestFirst,
     }
 }

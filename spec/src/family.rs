@@ -46,7 +46,7 @@ const MMA: &[Domain] = &[
 ];
 
 const WGMMA: &[Domain] = &[
-    Domain { gene: Gene::TileQ, values: &[64, 128, 192] },
+    Domain { gene: Gene::TileQ, values: &[64, 128, 192, 256] },
     Domain { gene: Gene::TileKv, values: &[64, 80, 96, 112, 128, 160, 176, 192] },
     Domain { gene: Gene::KvSplit, values: &[1, 2, 3, 4] },
     Domain { gene: Gene::Cluster, values: &[1, 2, 4] },

@@ -2,6 +2,8 @@
 //!
 //! All sizes and offsets are in bytes from the start of a block's dynamic shared memory.
 
+use crate::DeviceLimits;
+
 /// Bytes of the unit in which rows are loaded, padded and permuted.
 pub const CHUNK: u32 = 16;
 
@@ -123,13 +125,15 @@ pub const BARRIERS: u32 = 1024;
 /// one of V tiles.
 ///
 /// Each consumer's 64 rows have a place of their own, for Q and then for O on its way out. Persistent blocks have two of
-/// them, so that the next Q comes meanwhile.
+/// them where there is the memory, so that the next Q comes meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WgmmaLayout {
     /// Size of a consumer's place; they start at [`BARRIERS`].
     pub rows: u32,
-    /// Size of all consumers' places.
+    /// Size of all consumers' rows.
     pub tile: u32,
+    /// Places for each of them.
+    pub places: u32,
     /// Start of the ring of K tiles.
     pub k: u32,
     /// Size of a K tile.
@@ -155,9 +159,10 @@ impl WgmmaLayout {
         let (k_tile, v_tile) = (panels(tile_kv, head_dim_qk), panels(tile_kv, head_dim_v));
         let rows = max(panels(64, head_dim_qk), panels(64, head_dim_v));
         let tile = tile_q / 64 * rows;
-        let k = BARRIERS + if persistent { 2 * tile } else { tile };
-        let v = k + stages * k_tile;
-        Self { rows, tile, k, k_tile, v, v_tile, bytes: v + stages * v_tile }
+        let rest = BARRIERS + stages * (k_tile + v_tile);
+        let places = if persistent && rest + 2 * tile <= DeviceLimits::H100.shared_bytes_per_block { 2 } else { 1 };
+        let k = BARRIERS + places * tile;
+        Self { rows, tile, places, k, k_tile, v: k + stages * k_tile, v_tile, bytes: rest + places * tile }
     }
 }
 

@@ -577,7 +577,11 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     // Scores and outputs of 64 rows over 128 threads; with overlap the last step's probabilities too, packed.
     let registers = tile_kv / 2 + v / 2 + if overlap == 1 { tile_kv / 4 } else { 0 };
     // The copying warpgroup gives most of its registers to the others.
-    let allowed = if groups == 1 && tile_q == 192 { 160 - 24 } else { 240 - 32 };
+    let allowed = match tile_q {
+        192 => 160 - 24,
+        256 => 112 - 24,
+        _ => 240 - 32,
+    };
     if registers > allowed {
         return Err(Illegal::Registers { needed: registers, allowed });
     }

@@ -172,13 +172,13 @@ impl Block {
     }
 }
 
-/// Registers of a thread of the producer, and of a consumer, for 1 to 3 consumers.
-const REGISTERS: [(u32, u32); 3] = [(56, 240), (24, 240), (32, 160)];
+/// Registers of a thread of the producer, and of a consumer, for 1 to 4 consumers.
+const REGISTERS: [(u32, u32); 4] = [(56, 240), (24, 240), (32, 160), (24, 112)];
 
 // A wait for more registers than the block was launched with, less what the producer keeps, would never end.
 const _: () = {
     let mut consumers = 1;
-    while consumers <= 3 {
+    while consumers <= REGISTERS.len() as u32 {
         let (producer, consumer) = REGISTERS[consumers as usize - 1];
         let warpgroups = consumers + 1;
         let launched = 64 * 1024 / (warpgroups * 128) / 8 * 8;
@@ -214,7 +214,8 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         match G::CONSUMERS {
             1 => shrink_registers::<{ REGISTERS[0].0 }>(),
             2 => shrink_registers::<{ REGISTERS[1].0 }>(),
-            _ => shrink_registers::<{ REGISTERS[2].0 }>(),
+            3 => shrink_registers::<{ REGISTERS[2].0 }>(),
+            _ => shrink_registers::<{ REGISTERS[3].0 }>(),
         }
         if thread == G::CONSUMERS * 128 {
             produce::<G>(args, &block, maps);
@@ -223,7 +224,8 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         match G::CONSUMERS {
             1 => grow_registers::<{ REGISTERS[0].1 }>(),
             2 => grow_registers::<{ REGISTERS[1].1 }>(),
-            _ => grow_registers::<{ REGISTERS[2].1 }>(),
+            3 => grow_registers::<{ REGISTERS[2].1 }>(),
+            _ => grow_registers::<{ REGISTERS[3].1 }>(),
         }
         consume::<E, G, KV8, KV16, V8>(args, &block, warpgroup, thread % 128);
     }
@@ -249,7 +251,7 @@ struct Tile {
     /// Where the first of them is. Counted, not carried over from the last tile's steps: there the assembler loses sight of
     /// its being the same in a warp, and serialises the products.
     slot: Slot,
-    /// Which of the two places for rows it has, and how often that was filled.
+    /// Which of the places for rows it has, and how often that was filled.
     place: Slot,
 }
 
@@ -265,7 +267,7 @@ impl Tiles {
         let number = self.next;
         let work = Work::of(number, args, G::TILE_Q, HALF_BYTES);
         let steps = work.keys().div_ceil(G::TILE_KV).max(1);
-        let (slot, place) = (Slot::of(self.steps, G::STAGES), Slot::of(self.count, 2));
+        let (slot, place) = (Slot::of(self.steps, G::STAGES), Slot::of(self.count, G::LAYOUT.places));
         if G::PERSISTENT {
             let run = args.walk.run();
             self.next += 1;
@@ -365,13 +367,18 @@ fn consume<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usi
             break;
         }
         rows.take_up(tiles.take::<G>(args));
-        if G::OVERLAP {
+        if G::OVERLAP && G::LAYOUT.places == 2 {
             // The next tile's first scores are under way while this one's output leaves.
             let scores = rows.begin_scores::<E, KV8>();
             rows.send(args, done);
             rows.first_softmax::<E, KV8>(scores.wait(0));
         } else {
+            // The next Q comes where this output is.
             rows.send(args, done);
+            if G::OVERLAP {
+                let scores = rows.begin_scores::<E, KV8>();
+                rows.first_softmax::<E, KV8>(scores.wait(0));
+            }
         }
     }
 }
