@@ -50,7 +50,7 @@ collect() {
 }
 
 collect "" build --release -p host
-collect test- test --release --no-run -p host
+collect test- test --release --no-run -p host --test probes --test gpu --test append --test attention --test hostile
 collect bench- bench --no-run -p benches --bench attention
 
 xz -T0 "$carry"/bin/*

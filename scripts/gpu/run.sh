@@ -12,7 +12,8 @@
 #             sweeps     the sweeps that scripts/gpu/sweeps.txt declares, of the kernels that were packed
 #             criterion  criterion's benchmarks
 #             tune       the fastest of .carry/variants.txt for the short suites, kept in OUT/dispatch.json
-#             bench      every suite by those records, in both element types, beside the peers that .carry/peers/baselines.py times
+#             bench      every suite by those records, or by defaults, which are then kept there too, in both element types, beside the
+#                        peers that .carry/peers/baselines.py times
 #             sanitizer  compute-sanitizer's four tools on persistent kernels
 # Exits with 1 if any program failed. STEP_LIMIT=SECONDS ends a program that takes longer (default 150).
 set -uo pipefail
@@ -58,7 +59,8 @@ records() {
 bench() {
     local dtype=$1 suites=seed,short,prefill,gqa
     records
-    run "ours-$dtype" sh -c "'$bin/host' bench --suite $suites --dtype $dtype --dispatch '$out/dispatch.json' >'$out/ours-$dtype.jsonl'"
+    run "ours-$dtype" sh -c "'$bin/host' bench --suite $suites --dtype $dtype --dispatch '$out/dispatch.json' \
+        --record '$out/dispatch.json' >'$out/ours-$dtype.jsonl'"
     [ -f "$carry/peers/baselines.py" ] || return 0
     run "peers-$dtype" sh -c "PYTHONPATH=$carry/peers/site python3 '$carry/peers/baselines.py' --suite $suites --dtype $dtype \
         --backends flash,cudnn,fa3 >'$out/peers-$dtype.jsonl'"
