@@ -29,29 +29,28 @@ mkdir -p "$carry"
 rm -rf "$carry/bin"
 mkdir -p "$carry/bin"
 
-# Prints name and path of every executable a cargo command builds.
+# Prints kind, name and path of every executable a cargo command builds.
 executables() {
     cargo "$@" --message-format=json-render-diagnostics | python3 -c '
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)
     if message.get("reason") == "compiler-artifact" and message.get("executable"):
-        target = message["target"]
-        kind = "lib-" if "lib" in target["kind"] else ""
-        print(kind + target["name"], message["executable"])'
+        print(message["target"]["kind"][0], message["target"]["name"], message["executable"])'
 }
 
+# Keeps those of one kind.
 collect() {
-    local prefix=$1 name path
-    shift
-    executables "$@" | while read -r name path; do
-        strip -o "$carry/bin/$prefix$name" "$path"
+    local wanted=$1 prefix=$2 kind name path
+    shift 2
+    executables "$@" | while read -r kind name path; do
+        [ "$kind" != "$wanted" ] || strip -o "$carry/bin/$prefix$name" "$path"
     done
 }
 
-collect "" build --release -p host
-collect test- test --release --no-run -p host --test probes --test gpu --test append --test attention --test hostile
-collect bench- bench --no-run -p benches --bench attention
+collect bin "" build --release -p host
+collect test test- test --release --no-run -p host --test probes --test gpu --test append --test attention --test hostile
+collect bench bench- bench --no-run -p benches --bench attention
 
 xz -T0 "$carry"/bin/*
 
