@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use spec::Family;
 
-use crate::files::{list, sha256};
+use crate::files::{list, read_text, sha256};
 use crate::{BuildError, Library, Project};
 
-/// What a build reads, besides Cargo's files at the top.
-const CRATES: [&str; 3] = ["kernels", "spec", "simt"];
+/// What a build reads beside the kernels crate and Cargo's files at the top.
+const OTHERS: [&str; 2] = ["spec", "simt"];
 /// Copies that nobody asked for in so long are removed; whoever asks again gets a new one.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -20,8 +20,8 @@ impl Project {
         self.root().join(family_file(family))
     }
 
-    /// A copy of the checkout in which `text` stands in the place of a family's kernel. What is built of it goes where
-    /// this checkout's builds go; the same edit of the same sources has the same folder.
+    /// A checkout with a kernels crate of its own, in which `text` stands in the place of a family's kernel; all else it shares with
+    /// this one. What is built of it goes where this checkout's builds go; the same edit of the same sources has the same folder.
     pub fn with_family_source(&self, family: Family, text: &str) -> Result<Self, BuildError> {
         let key = sha256(format!("{}\n{family}\n{text}", self.simt_sources()?).as_bytes());
         let folder = self.target().join("evoattn/edits").join(&key[..16]);
@@ -45,14 +45,21 @@ impl Project {
     }
 
     fn copy_to(&self, folder: &Path, family: Family, text: &str) -> Result<(), BuildError> {
-        for name in ["Cargo.toml", "Cargo.lock"].into_iter().chain(CRATES) {
+        for name in ["Cargo.lock", "kernels"] {
             copy(&self.root().join(name), &folder.join(name))?;
         }
-        let target = folder.join("target");
-        let built = self.target();
-        fs::create_dir_all(&built).map_err(BuildError::io("create", &built))?;
-        let built = fs::canonicalize(&built).map_err(BuildError::io("find", &built))?;
-        std::os::unix::fs::symlink(built, &target).map_err(BuildError::io("link", &target))?;
+        fs::create_dir_all(self.target()).map_err(BuildError::io("create", &self.target()))?;
+        let manifest = self.root().join("Cargo.toml");
+        let mut crates = read_text(&manifest)?;
+        for name in OTHERS.into_iter().chain(["target"]) {
+            let (original, link) = (self.root().join(name), folder.join(name));
+            let original = fs::canonicalize(&original).map_err(BuildError::io("find", &original))?;
+            std::os::unix::fs::symlink(&original, &link).map_err(BuildError::io("link", &link))?;
+            // By the path that it always has, or Cargo would compile it anew for each edit.
+            crates = crates.replace(&format!("path = {name:?}"), &format!("path = {:?}", original.display().to_string()));
+        }
+        let manifest = folder.join("Cargo.toml");
+        fs::write(&manifest, crates).map_err(BuildError::io("write", &manifest))?;
         let file = folder.join(family_file(family));
         fs::write(&file, text).map_err(BuildError::io("write", &file))
     }
@@ -94,14 +101,14 @@ fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::{read_text, write_whole};
+    use crate::files::write_whole;
 
     /// A checkout in which the kernels of two families are `old`.
     fn checkout(dir: &Path) -> Project {
         for name in ["Cargo.toml", "Cargo.lock"] {
             write_whole(&dir.join(name), b"").unwrap();
         }
-        for name in CRATES {
+        for name in OTHERS.into_iter().chain(["kernels"]) {
             write_whole(&dir.join(name).join("Cargo.toml"), b"[package]").unwrap();
         }
         for file in [Family::Tiled, Family::Mma].map(family_file) {

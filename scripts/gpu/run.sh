@@ -9,7 +9,9 @@
 #             gpu        driver, timing and memory; what appends to a KV cache
 #             table      the table of cases; EVOATTN_RANDOM_PROBLEMS=N adds N random problems for each kernel with features
 #             hostile    kernels that must be refused
-#             sweeps     the sweeps that scripts/gpu/sweeps.txt declares, of the kernels that were packed
+#             sweeps     the sweeps that scripts/gpu/sweeps.txt declares, of the kernels that were packed; of SWEEPS=NAMES, where it is set
+#             live       a search of the seed shape and one of a long shape, journals and reports in OUT/runs
+#             two-gpus   the same 40 variants on one GPU and on two, the driver having compiled them before
 #             criterion  criterion's benchmarks
 #             tune       the fastest of .carry/variants.txt for the short suites, kept in OUT/dispatch.json
 #             bench      every suite by those records, or by defaults, which are then kept there too, in both element types, beside the
@@ -52,6 +54,11 @@ run() {
     tar czf "$out/.results" -C "$out" --exclude=results.tar.gz --exclude=.results . && mv "$out/.results" "$out/results.tar.gz"
 }
 
+# The driver compiles PTX in one thread and keeps the result: here all cores do it first.
+jit() {
+    run jit python3 scripts/gpu/jit.py target/evoattn/store/ptx
+}
+
 records() {
     [ -f "$out/dispatch.json" ] || cp "$(ls -t records/dispatch/*.json | head -n1)" "$out/dispatch.json"
 }
@@ -75,12 +82,22 @@ for step in "$@"; do
         table) run table "$bin/test-attention" cuda/ ;;
         hostile) run hostile "$bin/test-hostile" cuda/ ;;
         sweeps)
-            # The driver compiles PTX in one thread and keeps the result: here all cores do it first.
-            run jit python3 scripts/gpu/jit.py target/evoattn/store/ptx
+            jit
             while read -r name problem limit only; do
+                [[ " ${SWEEPS:-$name} " == *" $name "* ]] || continue
                 STEP_LIMIT=$((limit + 90)) run "sweep-$name" "$bin/host" sweep --exhaustive --rounds 10 --problem "$problem" --only "$only" --time-limit "$limit" \
                     --out "$out/$name.jsonl.zst"
             done < <(grep -v '^#' scripts/gpu/sweeps.txt)
+            ;;
+        live)
+            STEP_LIMIT=240 run live-seed "$bin/host" evolve --seed 1 --out "$out/runs/seed"
+            STEP_LIMIT=300 run live-long "$bin/host" evolve --seed 1 --problem b1-h8-s4096-d64-f16 --out "$out/runs/long"
+            ;;
+        two-gpus)
+            jit
+            for devices in 0 0,1; do
+                run "devices-$devices" "$bin/host" sweep --sample 40 --family wgmma --rounds 10 --devices "$devices" --out "$out/devices-$devices.jsonl.zst"
+            done
             ;;
         criterion) CRITERION_HOME=$out/criterion run criterion "$bin/bench-attention" --bench ;;
         tune)
