@@ -56,7 +56,8 @@ impl Project {
             let original = fs::canonicalize(&original).map_err(BuildError::io("find", &original))?;
             std::os::unix::fs::symlink(&original, &link).map_err(BuildError::io("link", &link))?;
             // By the path that it always has, or Cargo would compile it anew for each edit.
-            crates = crates.replace(&format!("path = {name:?}"), &format!("path = {:?}", original.display().to_string()));
+            crates =
+                crates.replace(&format!("path = {name:?}"), &format!("path = {:?}", original.display().to_string()));
         }
         let manifest = folder.join("Cargo.toml");
         fs::write(&manifest, crates).map_err(BuildError::io("write", &manifest))?;
