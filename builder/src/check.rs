@@ -117,6 +117,7 @@ mod tests {
             spill_load_bytes: 0,
             shared_bytes: 0,
             notes: Vec::new(),
+            machine: None,
         }
     }
 

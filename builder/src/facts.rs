@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{list, read_text};
+use crate::machine::{self, Machine};
 use crate::process::{output, stdout};
 use crate::toolchain::on_path;
 use crate::{BuildError, Project};
@@ -26,8 +27,12 @@ pub struct Facts {
     pub spill_load_bytes: u32,
     /// Static shared memory of a block in bytes; dynamic shared memory is the launch's.
     pub shared_bytes: u32,
-    /// Numbered remarks and warnings, e.g. `(C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized ...`.
+    /// Numbered remarks and warnings, e.g. `(C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized ...`, and what in the
+    /// machine code is not as planned.
     pub notes: Vec<String>,
+    /// Of kernels on warpgroup tensor cores, where there is a disassembler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
 }
 
 /// The assembler of PTX, where it is installed.
@@ -79,17 +84,32 @@ impl Ptxas {
         let text = read_text(module)?;
         let target = text.lines().find_map(|line| line.strip_prefix(".target ")).unwrap_or_default();
         let target = target.split(',').next().unwrap_or_default().trim();
+        let code = tempfile::NamedTempFile::new().map_err(BuildError::io("create a file in", &std::env::temp_dir()))?;
         let mut ptxas = Command::new(&self.program);
-        let run = output(ptxas.args(["-v", "-o", "/dev/null"]).arg(format!("-arch={target}")).arg(module))?;
+        let run = output(ptxas.args(["-v", "-o"]).arg(code.path()).arg(format!("-arch={target}")).arg(module))?;
         let said = String::from_utf8_lossy(&run.stderr);
         if !run.status.success() {
             let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("no message");
             return Err(BuildError::Assembly { module: module.to_owned(), reason: line.to_owned() });
         }
-        read(&said, &self.version).ok_or_else(|| BuildError::Assembly {
+        let mut facts = read(&said, &self.version).ok_or_else(|| BuildError::Assembly {
             module: module.to_owned(),
             reason: "its report does not say how many registers the kernel takes".to_owned(),
-        })
+        })?;
+        if let Some((machine, notes)) = self.disassemble(code.path(), &text)? {
+            facts.machine = Some(machine);
+            facts.notes.extend(notes);
+        }
+        Ok(facts)
+    }
+
+    /// Disassembly takes longer than assembly, so that only those are looked at that it says something of.
+    fn disassemble(&self, code: &Path, ptx: &str) -> Result<Option<(Machine, Vec<String>)>, BuildError> {
+        let disassembler = self.program.with_file_name("cuobjdump");
+        if !ptx.contains("wgmma.mma_async") || !disassembler.is_file() {
+            return Ok(None);
+        }
+        Ok(machine::read(ptx, &stdout(Command::new(disassembler).arg("-sass").arg(code))?))
     }
 }
 
@@ -118,6 +138,7 @@ fn read(said: &str, ptxas: &str) -> Option<Facts> {
         spill_load_bytes: before(" bytes spill loads").unwrap_or(0),
         shared_bytes: before(" bytes smem").unwrap_or(0),
         notes,
+        machine: None,
     })
 }
 
@@ -152,6 +173,7 @@ ptxas info    : Compile time = 1.632 ms
                      insufficient register resources for the wgmma pipeline"
                         .to_owned()
                 ],
+                machine: None,
             }
         );
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use builder::Library;
 use builder::check::{GenePairs, objections};
+use builder::{Library, Machine};
 use clap::Args;
 use spec::{Family, Problem, Sm};
 
@@ -51,19 +51,23 @@ fn kernels(library: &Library, selection: &Selection, sm: Sm, strict: bool) -> Re
     let kernels = selection.kernels(sm)?;
     let (mut clean, mut errors) = (0, 0);
     let mut objected: BTreeMap<String, usize> = BTreeMap::new();
+    let mut machines: Vec<Machine> = Vec::new();
     for result in library.ptx(&kernels, sm) {
         match result {
-            Ok(artifact) => match objections(&artifact).as_slice() {
-                [] => clean += 1,
-                found => {
-                    let line = found.join("; ");
-                    if strict {
-                        println!("error: {sm} {}: {line}", artifact.kernel);
-                        errors += 1;
+            Ok(artifact) => {
+                machines.extend(artifact.facts.as_ref().and_then(|facts| facts.machine));
+                match objections(&artifact).as_slice() {
+                    [] => clean += 1,
+                    found => {
+                        let line = found.join("; ");
+                        if strict {
+                            println!("error: {sm} {}: {line}", artifact.kernel);
+                            errors += 1;
+                        }
+                        *objected.entry(line).or_default() += 1;
                     }
-                    *objected.entry(line).or_default() += 1;
                 }
-            },
+            }
             Err(error) if error.is_of_one_kernel() => {
                 println!("error: {sm} {error}");
                 errors += 1;
@@ -74,6 +78,17 @@ fn kernels(library: &Library, selection: &Selection, sm: Sm, strict: bool) -> Re
     println!("{sm}: {} kernels, {clean} without objection", kernels.len());
     for (line, count) in objected.iter().filter(|_| !strict) {
         println!("  {count} kernels: {line}");
+    }
+    let most = |of: fn(&Machine) -> u32| machines.iter().map(of).max();
+    if let (Some(instructions), Some(moves), Some(spills)) = (
+        most(|machine| machine.loop_instructions),
+        most(|machine| machine.loop_moves),
+        most(|machine| machine.loop_spills),
+    ) {
+        let kernels = machines.len();
+        println!(
+            "  main loops of {kernels} on warpgroups: at most {instructions} instructions, {moves} moves, {spills} spills"
+        );
     }
     Ok(errors)
 }

@@ -89,6 +89,7 @@ mod tests {
                 spill_load_bytes: 0,
                 shared_bytes: 0,
                 notes: vec![],
+                machine: None,
             };
             change(&mut facts);
             gate(&facts)

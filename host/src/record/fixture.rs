@@ -131,6 +131,7 @@ fn facts(spills: u32) -> Facts {
         spill_load_bytes: spills,
         shared_bytes: 0,
         notes: vec![],
+        machine: None,
     }
 }
 

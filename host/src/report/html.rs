@@ -250,17 +250,28 @@ fn refusals(outcome: &Outcome) -> String {
 fn trials(outcome: &Outcome) -> String {
     let rows = outcome.trials.iter().map(|trial| {
         let registers = trial.facts.as_ref().map(|facts| facts.registers.to_string()).unwrap_or_default();
+        let main_loop = trial.facts.as_ref().and_then(|facts| facts.machine).map(words::main_loop).unwrap_or_default();
         vec![
             trial.number.to_string(),
             trial.generation.to_string(),
             format!("{:.2}", trial.us),
             unbroken(&words::interval(&trial.ratio)),
             registers,
+            unbroken(&main_loop),
             in_words(&words::origin(outcome, trial)),
             format!("<code>{}</code>", escape(&trial.candidate().to_string())),
         ]
     });
-    let head = ["#", "generation", "us", "ratio to its incumbent, in one sitting", "registers", "made by", "variant"];
+    let head = [
+        "#",
+        "generation",
+        "us",
+        "ratio to its incumbent, in one sitting",
+        "registers",
+        "main loop",
+        "made by",
+        "variant",
+    ];
     format!("<details><summary>{} trials</summary>{}</details>", outcome.trials.len(), table(&head, rows))
 }
 

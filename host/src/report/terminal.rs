@@ -28,6 +28,9 @@ pub fn table(outcome: &Outcome, report: &str) -> String {
                     geometry.blocks, geometry.threads, facts.registers, geometry.shared_bytes
                 ),
             );
+            if let Some(machine) = facts.machine {
+                line("main loop", &words::main_loop(machine));
+            }
         }
     }
     if let Some(text) = words::overturned(outcome) {

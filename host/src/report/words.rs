@@ -1,5 +1,6 @@
 //! Numbers and names as every report writes them.
 
+use builder::Machine;
 use spec::Variant;
 
 use crate::{
@@ -59,6 +60,12 @@ pub(super) fn roofline(outcome: &Outcome, us: f64) -> String {
     let bound = if position.is_bound_by_memory() { "memory bounds it" } else { "matrix products bound it" };
     let [matrix, memory] = [position.matrix, position.memory].map(|share| 100.0 * share);
     format!("{rate}: {matrix:.1} % of the matrix peak, {memory:.1} % of memory bandwidth, {bound}")
+}
+
+/// What the main loop of a kernel consists of.
+pub(super) fn main_loop(machine: Machine) -> String {
+    let Machine { loop_instructions, loop_moves, loop_spills, .. } = machine;
+    format!("{loop_instructions} instructions, {loop_moves} moves, {loop_spills} spills")
 }
 
 /// How a trial came to be: its operator and the genes that differ from its first parent.
