@@ -72,7 +72,7 @@ impl<'a> Instruction<'a> {
         let mut words = text.split_whitespace().filter(|word| !word.starts_with('@'));
         let operation = words.next()?;
         let hex = |word: &str| u32::from_str_radix(word.strip_prefix("0x")?, 16).ok();
-        let target = if operation.starts_with("BRA") { words.last().and_then(hex) } else { None };
+        let target = if operation.starts_with("BRA") { words.next_back().and_then(hex) } else { None };
         Some(Self { address, operation, target })
     }
 
