@@ -106,10 +106,10 @@ impl Ptxas {
     /// Disassembly takes longer than assembly, so that only those are looked at that it says something of.
     fn disassemble(&self, code: &Path, ptx: &str) -> Result<Option<(Machine, Vec<String>)>, BuildError> {
         let disassembler = self.program.with_file_name("cuobjdump");
-        if !ptx.contains("wgmma.mma_async") || !disassembler.is_file() {
+        if !machine::has_products(ptx) || !disassembler.is_file() {
             return Ok(None);
         }
-        Ok(machine::read(ptx, &stdout(Command::new(disassembler).arg("-sass").arg(code))?))
+        Ok(Some(machine::read(ptx, &stdout(Command::new(disassembler).arg("-sass").arg(code))?)))
     }
 }
 

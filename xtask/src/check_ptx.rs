@@ -79,15 +79,14 @@ fn kernels(library: &Library, selection: &Selection, sm: Sm, strict: bool) -> Re
     for (line, count) in objected.iter().filter(|_| !strict) {
         println!("  {count} kernels: {line}");
     }
-    let most = |of: fn(&Machine) -> u32| machines.iter().map(of).max();
-    if let (Some(instructions), Some(moves), Some(spills)) = (
-        most(|machine| machine.loop_instructions),
-        most(|machine| machine.loop_moves),
-        most(|machine| machine.loop_spills),
-    ) {
-        let kernels = machines.len();
+    if !machines.is_empty() {
+        let most = |of: fn(&Machine) -> u32| machines.iter().map(of).max().unwrap_or_default();
         println!(
-            "  main loops of {kernels} on warpgroups: at most {instructions} instructions, {moves} moves, {spills} spills"
+            "  main loops of {} on warpgroups: at most {} instructions, {} moves, {} spills",
+            machines.len(),
+            most(|machine| machine.loop_instructions),
+            most(|machine| machine.loop_moves),
+            most(|machine| machine.loop_spills),
         );
     }
     Ok(errors)
