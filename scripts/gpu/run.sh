@@ -11,7 +11,7 @@
 #             hostile    kernels that must be refused
 #             sweeps     the sweeps that scripts/gpu/sweeps.txt declares, of the kernels that were packed; of SWEEPS=NAMES, where it is set
 #             live       a search of the seed shape and one of a long shape, journals and reports in OUT/runs
-#             two-gpus   the same 40 variants on one GPU and on two, the driver having compiled them before
+#             two-gpus   the same 200 variants on one GPU and on two, in turns, the driver having compiled them before
 #             criterion  criterion's benchmarks
 #             tune       the fastest of .carry/variants.txt for the short suites, kept in OUT/dispatch.json
 #             bench      every suite by those records, or by defaults, which are then kept there too, in both element types, beside the
@@ -95,8 +95,11 @@ for step in "$@"; do
             ;;
         two-gpus)
             jit
-            for devices in 0 0,1; do
-                run "devices-$devices" "$bin/host" sweep --sample 40 --family wgmma --rounds 10 --devices "$devices" --out "$out/devices-$devices.jsonl.zst"
+            # The first round is for the driver to compile what jit.py did not.
+            for round in first one two; do
+                for devices in 0 0,1; do
+                    run "devices-$devices-$round" "$bin/host" sweep --sample 200 --family wgmma --rounds 10 --devices "$devices" --out "$out/devices-$devices-$round.jsonl.zst"
+                done
             done
             ;;
         criterion) CRITERION_HOME=$out/criterion run criterion "$bin/bench-attention" --bench ;;

@@ -20,7 +20,7 @@ use super::{
     insight::{Rule, refused_values},
     journal,
     source::gate,
-    surrogate::Surrogate,
+    surrogate::{Surrogate, eased},
     trial::Verdict,
 };
 use crate::record::{
@@ -55,8 +55,17 @@ pub struct Lesson {
 #[derive(Clone, Debug, Default)]
 pub struct Earlier {
     lessons: Vec<Lesson>,
-    surrogate: Option<Arc<Surrogate>>,
+    models: Option<Models>,
     rules: Vec<Rule>,
+}
+
+/// Models of ratios.
+#[derive(Clone, Debug)]
+pub(super) struct Models {
+    /// Of times.
+    pub(super) plain: Arc<Surrogate>,
+    /// Of times as a search sees them.
+    pub(super) eased: Arc<Surrogate>,
 }
 
 /// Why a file cannot be learnt from. One line each.
@@ -100,7 +109,7 @@ impl Earlier {
     /// Learns from records of sweeps and journals of runs, for a run on `problem`.
     pub fn read(paths: &[PathBuf], problem: &Problem) -> Result<Self, EarlierError> {
         let mut lessons: Vec<Lesson> = Vec::new();
-        let (mut observations, mut measured, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut plain, mut ease, mut measured, mut failures) = (vec![], vec![], vec![], vec![]);
         for path in paths {
             let name = path.display().to_string();
             let bytes = fs::read(path).map_err(FileError::at(path))?;
@@ -113,8 +122,9 @@ impl Earlier {
                 return Err(EarlierError::Nothing(name));
             }
             let count = told.times.len();
-            let average = told.times.iter().map(|(_, us)| us.ln()).sum::<f64>() / count as f64;
-            observations.extend(told.times.iter().map(|(variant, us)| (*variant, us.ln() - average)));
+            let log_times: Vec<(Variant, f64)> = told.times.iter().map(|(variant, us)| (*variant, us.ln())).collect();
+            ease.extend(against_average(eased(&log_times)));
+            plain.extend(against_average(log_times));
             // A failure says something where the same code would run.
             let same_code = |variant: &Variant| variant.kernel(&told.problem) == variant.kernel(problem);
             measured.extend(told.times.iter().map(|(variant, _)| *variant).filter(same_code));
@@ -125,12 +135,9 @@ impl Earlier {
         if lessons.is_empty() {
             return Ok(Self::default());
         }
-        observations.sort_by_key(|(variant, _)| *variant);
-        let step = observations.len().div_ceil(MOST);
-        let observations: Vec<(Variant, f64)> = observations.into_iter().step_by(step).collect();
         let mut rules = refused_values(&measured, &failures);
         rules.iter_mut().for_each(|rule| rule.text += " in earlier measurements");
-        Ok(Self { lessons, surrogate: Some(Arc::new(Surrogate::fit(&observations, NOISE, None))), rules })
+        Ok(Self { lessons, models: Some(Models { plain: model(plain), eased: model(ease) }), rules })
     }
 
     /// The files.
@@ -144,15 +151,27 @@ impl Earlier {
         Ok(self.lessons.iter().any(|lesson| lesson.sha256 == sha256))
     }
 
-    /// The model of ratios; `None` if nothing was learnt.
-    pub(super) fn surrogate(&self) -> Option<&Arc<Surrogate>> {
-        self.surrogate.as_ref()
+    /// The models; `None` if nothing was learnt.
+    pub(super) fn models(&self) -> Option<&Models> {
+        self.models.as_ref()
     }
 
     /// Values that always failed.
     pub(super) fn rules(&self) -> &[Rule] {
         &self.rules
     }
+}
+
+fn against_average(log_times: Vec<(Variant, f64)>) -> impl Iterator<Item = (Variant, f64)> {
+    let average = log_times.iter().map(|(_, y)| y).sum::<f64>() / log_times.len() as f64;
+    log_times.into_iter().map(move |(variant, y)| (variant, y - average))
+}
+
+fn model(mut observations: Vec<(Variant, f64)>) -> Arc<Surrogate> {
+    observations.sort_by_key(|(variant, _)| *variant);
+    let step = observations.len().div_ceil(MOST);
+    let observations: Vec<(Variant, f64)> = observations.into_iter().step_by(step).collect();
+    Arc::new(Surrogate::fit(&observations, NOISE, None))
 }
 
 fn of_sweep(sweep: &Sweep) -> Told {

@@ -1,9 +1,6 @@
 //! What a run has learnt: what each gene is worth, and what to keep away from.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 use spec::{Family, Gene, Variant};
@@ -11,8 +8,8 @@ use spec::{Family, Gene, Variant};
 use super::{
     budget::Reason,
     candidate::Candidate,
-    earlier::Earlier,
-    surrogate::Surrogate,
+    earlier::{Earlier, Models},
+    surrogate::{Surrogate, eased},
     trial::{Refusal, Trial},
 };
 use crate::measure::statistics::{self, Interval};
@@ -33,7 +30,7 @@ pub struct Effect {
     pub value: u16,
     /// Trials that had it.
     pub trials: u32,
-    /// Time relative to the average over the gene's domain, other genes equal; at level 0.95 of the model.
+    /// Time relative to the average over the gene's domain, all other genes averaged over theirs; at level 0.95 of the model.
     pub ratio: Interval,
 }
 
@@ -63,8 +60,8 @@ pub struct Insights {
     /// Variants' log times, known up to this standard deviation.
     observations: Vec<(Variant, f64)>,
     noise: f64,
-    /// The model of earlier measurements.
-    elsewhere: Option<Arc<Surrogate>>,
+    /// What earlier measurements say.
+    elsewhere: Option<Models>,
     surrogate: OnceLock<Surrogate>,
 }
 
@@ -87,7 +84,7 @@ impl Insights {
         let known: Vec<Rule> = earlier.rules().iter().filter(holds).cloned().collect();
         rules.extend(known);
         rules.extend(register_rules(trials));
-        Self { rules, observations, noise, elsewhere: earlier.surrogate().cloned(), surrogate: OnceLock::new() }
+        Self { rules, observations, noise, elsewhere: earlier.models().cloned(), surrogate: OnceLock::new() }
     }
 
     /// Whether there is something to go by before anything is measured.
@@ -95,9 +92,12 @@ impl Insights {
         self.elsewhere.is_some()
     }
 
-    /// The model behind the effects and the predictions; fitted when it is first asked for.
+    /// The model that proposals go by; fitted when it is first asked for.
     pub fn surrogate(&self) -> &Surrogate {
-        self.surrogate.get_or_init(|| Surrogate::fit(&self.observations, self.noise, self.elsewhere.as_ref()))
+        self.surrogate.get_or_init(|| {
+            let elsewhere = self.elsewhere.as_ref().map(|models| &models.eased);
+            Surrogate::fit(&eased(&self.observations), self.noise, elsewhere)
+        })
     }
 
     /// Whether a rule speaks against a variant.
@@ -107,6 +107,8 @@ impl Insights {
 
     /// What every value that was tried is worth, the clearest effects first.
     pub fn effects(&self, trials: &[Trial]) -> Vec<Effect> {
+        let elsewhere = self.elsewhere.as_ref().map(|models| &models.plain);
+        let model = Surrogate::fit(&self.observations, self.noise, elsewhere);
         let mut effects = Vec::new();
         for family in Family::ALL {
             for domain in family.domains() {
@@ -114,7 +116,7 @@ impl Insights {
                     let of_family = trials.iter().filter(|trial| trial.variant.family() == family);
                     let tried = of_family.filter(|trial| trial.variant.get(domain.gene) == Some(value)).count();
                     if tried > 0 {
-                        let effect = self.surrogate().effect(family, domain, i);
+                        let effect = model.effect(family, domain, i);
                         let at = |z: f64| (effect.mean + z * effect.deviation).exp();
                         let ratio = Interval { low: at(-Z95), estimate: at(0.0), high: at(Z95) };
                         effects.push(Effect { family, gene: domain.gene, value, trials: tried as u32, ratio });

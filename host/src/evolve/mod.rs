@@ -10,10 +10,12 @@ pub mod earlier;
 pub mod engine;
 #[cfg(test)]
 mod error_rates;
+mod factor;
 pub mod genome;
 pub mod insight;
 pub mod journal;
 pub mod library;
+mod likeness;
 pub mod outcome;
 pub mod population;
 pub mod proposer;

@@ -1,22 +1,27 @@
 //! A Gaussian process over variants: what the measured ones say of the others.
-//!
-//! Its covariance has two parts of equal weight within a family: a sum over genes, which carries what a single gene is
-//! worth, and a product over genes, which carries how they act together. Between families only a constant is shared.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use spec::{Domain, Family, Variant};
 
-use super::genome::position;
+use super::{
+    factor::Factor,
+    likeness::{Likeness, Point},
+};
 
-/// Steps of a gene's domain over which its values are alike.
-const REACH: f64 = 2.0;
-/// Covariance of two families, relative to that of one.
-const BETWEEN_FAMILIES: f64 = 0.25;
 /// Variance of log time that is assumed before much is measured: times differ by some 50 %.
 const PRIOR_VARIANCE: f64 = 0.16;
 /// How many observations that assumption is worth, and the one that what held elsewhere holds here.
 const PRIOR_WEIGHT: f64 = 3.0;
+/// Log time above the fastest beyond which differences count for less than half.
+const EASE: f64 = 0.3;
+
+/// Log times as a search should see them: by how much the slow differ tells little of what is fastest, and would outweigh it.
+/// The order stays, and so does what lies close to the fastest.
+pub fn eased(log_times: &[(Variant, f64)]) -> Vec<(Variant, f64)> {
+    let fastest = log_times.iter().map(|(_, y)| *y).fold(f64::INFINITY, f64::min);
+    log_times.iter().map(|(variant, y)| (*variant, fastest + EASE * ((y - fastest) / EASE).ln_1p())).collect()
+}
 
 /// A normal distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,8 +39,8 @@ pub struct Surrogate {
     mean: f64,
     variance: f64,
     noise: f64,
-    /// Lower triangle of the Cholesky factor, row by row.
-    factor: Vec<Vec<f64>>,
+    likeness: Likeness,
+    factor: Factor,
     weights: Vec<f64>,
     /// What is expected of log time in place of a constant.
     expected: Option<Elsewhere>,
@@ -55,7 +60,7 @@ impl Elsewhere {
 }
 
 impl Surrogate {
-    /// Fits variants' log times, known up to a standard deviation of `noise`. With `elsewhere`, a model of such times but
+    /// Fits variants' log times, or [`eased`] ones, known up to a standard deviation of `noise`. With `elsewhere`, a model of such times but
     /// for a constant, it is what that model leaves over that is fitted, and how far the model holds: as if it did until
     /// observations speak against it.
     pub fn fit(observations: &[(Variant, f64)], noise: f64, elsewhere: Option<&Arc<Self>>) -> Self {
@@ -71,18 +76,21 @@ impl Surrogate {
         let residuals: Vec<f64> = left_over.iter().map(|y| y - mean).collect();
         let squares: f64 = residuals.iter().map(|y| y.powi(2)).sum();
         let variance = (squares + PRIOR_WEIGHT * PRIOR_VARIANCE) / (count + PRIOR_WEIGHT);
-        let mut fitted = Self { points: vec![], mean, variance, noise, factor: vec![], weights: vec![], expected };
-        for (variant, _) in observations {
-            fitted.extend(Point::of(variant));
+        let points: Vec<Point> = observations.iter().map(|(variant, _)| Point::of(variant)).collect();
+        let likeness = Likeness::learn(&points, &residuals, PRIOR_WEIGHT, PRIOR_VARIANCE);
+        let factor = Factor::default();
+        let mut fitted = Self { points: vec![], mean, variance, noise, likeness, factor, weights: vec![], expected };
+        for point in points {
+            fitted.extend(point);
         }
-        fitted.weights = fitted.backward(&fitted.forward(&residuals));
+        fitted.weights = fitted.factor.backward(&fitted.factor.forward(&residuals));
         fitted
     }
 
     /// The log time expected of a variant.
     pub fn predict(&self, variant: &Variant) -> Normal {
         let point = Point::of(variant);
-        self.posterior(&self.cross(&point), self.variance * covariance(&point, &point), self.constant(variant))
+        self.posterior(&self.cross(&point), self.variance * self.likeness.of(&point, &point), self.constant(variant))
     }
 
     /// How far what was learnt elsewhere holds here, from 0 to 1; `None` if there was nothing.
@@ -111,7 +119,7 @@ impl Surrogate {
     }
 
     fn cross(&self, point: &Point) -> Vec<f64> {
-        self.points.iter().map(|known| self.variance * covariance(known, point)).collect()
+        self.points.iter().map(|known| self.variance * self.likeness.of(known, point)).collect()
     }
 
     /// Takes a variant as if it had been measured at its expected time, so that the next proposals look elsewhere.
@@ -121,21 +129,13 @@ impl Surrogate {
         self.weights.push(0.0);
     }
 
-    /// What a gene's value is worth in log time against the average of its domain, alone.
+    /// What a gene's value is worth in log time against the average of its domain, all other genes averaged over theirs.
     pub fn effect(&self, family: Family, domain: &Domain, value: usize) -> Normal {
-        let values = domain.values.len();
         let gene = family.domains().iter().position(|other| other.gene == domain.gene).unwrap_or(0);
-        let share = self.variance * additive_share(family);
-        let centred = |other: usize| {
-            let average: f64 = (0..values).map(|v| alike(v, other)).sum::<f64>() / values as f64;
-            alike(value, other) - average
-        };
-        let cross: Vec<f64> = self
-            .points
-            .iter()
-            .map(|known| if known.family == family { share * centred(known.positions[gene]) } else { 0.0 })
-            .collect();
-        let own = share * (centred(value) - (0..values).map(&centred).sum::<f64>() / values as f64);
+        let of = |point| self.variance * self.likeness.of_effect(family, gene, value, point);
+        let cross: Vec<f64> =
+            self.points.iter().map(|known| if known.family == family { of(Some(known)) } else { 0.0 }).collect();
+        let own = of(None);
         let here = self.posterior(&cross, own, 0.0);
         let Some(Elsewhere { surrogate, weight }) = &self.expected else { return here };
         let there = surrogate.effect(family, domain, value);
@@ -143,88 +143,20 @@ impl Surrogate {
     }
 
     fn posterior(&self, cross: &[f64], prior: f64, mean: f64) -> Normal {
-        let explained: f64 = self.forward(cross).iter().map(|z| z * z).sum();
+        let explained: f64 = self.factor.forward(cross).iter().map(|z| z * z).sum();
         Normal { mean: mean + shift(cross, &self.weights), deviation: (prior - explained).max(0.0).sqrt() }
     }
 
-    /// Adds a row to the factor.
     fn extend(&mut self, point: Point) {
-        let mut row = self.forward(&self.cross(&point));
-        let explained: f64 = row.iter().map(|z| z * z).sum();
-        let own = self.variance * covariance(&point, &point) + self.noise.powi(2) + 1e-4 * self.variance;
-        row.push((own - explained).max(1e-12).sqrt());
-        self.factor.push(row);
+        let own = self.variance * self.likeness.of(&point, &point) + self.noise.powi(2) + 1e-4 * self.variance;
+        self.factor.extend(&self.cross(&point), own);
         self.points.push(point);
-    }
-
-    /// Solves `factor * z = b`.
-    fn forward(&self, b: &[f64]) -> Vec<f64> {
-        let mut z: Vec<f64> = Vec::with_capacity(b.len());
-        for (row, b) in self.factor.iter().zip(b) {
-            let known: f64 = row.iter().zip(&z).map(|(l, z)| l * z).sum();
-            z.push((b - known) / row[z.len()]);
-        }
-        z
-    }
-
-    /// Solves `factor^T * x = z`.
-    fn backward(&self, z: &[f64]) -> Vec<f64> {
-        let mut x = z.to_vec();
-        for i in (0..x.len()).rev() {
-            let known: f64 = (i + 1..x.len()).map(|j| self.factor[j][i] * x[j]).sum();
-            x[i] = (x[i] - known) / self.factor[i][i];
-        }
-        x
     }
 }
 
 /// How far observations with these covariances and weights move an expectation.
 fn shift(cross: &[f64], weights: &[f64]) -> f64 {
     cross.iter().zip(weights).map(|(c, w)| c * w).sum()
-}
-
-/// A variant by the positions of its values in their domains.
-#[derive(Clone, Debug)]
-struct Point {
-    family: Family,
-    positions: Vec<usize>,
-}
-
-impl Point {
-    fn of(variant: &Variant) -> Self {
-        let family = variant.family();
-        Self { family, positions: family.domains().iter().map(|domain| position(domain, variant)).collect() }
-    }
-}
-
-/// How alike values so many steps apart are.
-fn alike(a: usize, b: usize) -> f64 {
-    // Models of hundreds of variants ask millions of times; domains are shorter than this.
-    static NEAR: LazyLock<[f64; 32]> = LazyLock::new(|| std::array::from_fn(likeness));
-    let steps = a.abs_diff(b);
-    NEAR.get(steps).copied().unwrap_or_else(|| likeness(steps))
-}
-
-fn likeness(steps: usize) -> f64 {
-    (-(steps as f64) / REACH).exp()
-}
-
-fn additive_share(family: Family) -> f64 {
-    (1.0 - BETWEEN_FAMILIES) / 2.0 / family.domains().len() as f64
-}
-
-/// Covariance of two points; 1 for the same.
-fn covariance(a: &Point, b: &Point) -> f64 {
-    if a.family != b.family {
-        return BETWEEN_FAMILIES;
-    }
-    let (mut sum, mut product) = (0.0, 1.0);
-    for (a, b) in a.positions.iter().zip(&b.positions) {
-        let alike = alike(*a, *b);
-        sum += alike;
-        product *= alike;
-    }
-    BETWEEN_FAMILIES + additive_share(a.family) * sum + (1.0 - BETWEEN_FAMILIES) / 2.0 * product
 }
 
 #[cfg(test)]
@@ -280,5 +212,18 @@ mod tests {
         fitted.believe(next);
         let after = fitted.predict(&next);
         assert!(after.deviation < 0.2 * before.deviation && (after.mean - before.mean).abs() < 1e-9);
+    }
+
+    #[test]
+    fn easing_keeps_the_order_and_what_is_close_to_the_fastest() {
+        let variants = fixture::wide().members();
+        let times = [2.0, 2.01, 2.3, 6.0, 1.99];
+        let eased = eased(&times.iter().zip(variants).map(|(y, variant)| (*variant, *y)).collect::<Vec<_>>());
+        assert_eq!(eased[4], (variants[4], 1.99));
+        assert!(
+            eased[4].1 < eased[0].1 && eased[0].1 < eased[1].1 && eased[1].1 < eased[2].1 && eased[2].1 < eased[3].1
+        );
+        assert!((eased[1].1 - 2.01).abs() < 0.001 && eased[3].1 < 3.0);
+        assert_eq!(super::eased(&[]), []);
     }
 }

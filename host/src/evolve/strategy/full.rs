@@ -11,9 +11,9 @@ use crate::evolve::{
 };
 
 /// Offspring and newcomers to choose from.
-const POOL: usize = 256;
+const POOL: usize = 512;
 /// Share of them that has no parents.
-const NEWCOMERS: f64 = 0.25;
+const NEWCOMERS: f64 = 0.5;
 
 pub(super) struct Full;
 

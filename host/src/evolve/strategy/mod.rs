@@ -125,7 +125,7 @@ fn informed(context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Pr
 }
 
 /// Draws to choose from.
-const DRAWS: usize = 256;
+const DRAWS: usize = 512;
 
 /// Draws from the space, of which those are taken that the insights speak for.
 fn draws(context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
@@ -155,7 +155,7 @@ fn distinct(
 /// model to high hopes, and is taken for measured before the next is chosen.
 fn promising(pool: Vec<Proposal>, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
     use rand::RngExt;
-    const HOPES: std::ops::Range<f64> = 0.0..2.0;
+    const HOPES: std::ops::Range<f64> = 0.0..3.0;
     let (mut advised, mut rest): (Vec<_>, Vec<_>) =
         pool.into_iter().partition(|proposal| !context.insights.advises_against(&proposal.variant));
     let mut surrogate = context.insights.surrogate().clone();
