@@ -96,7 +96,7 @@ for step in "$@"; do
         two-gpus)
             jit
             # The first round is for the driver to compile what jit.py did not.
-            for round in first one two; do
+            for round in first second; do
                 for devices in 0 0,1; do
                     run "devices-$devices-$round" "$bin/host" sweep --sample 200 --family wgmma --rounds 10 --devices "$devices" --out "$out/devices-$devices-$round.jsonl.zst"
                 done

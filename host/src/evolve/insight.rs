@@ -100,6 +100,11 @@ impl Insights {
         })
     }
 
+    /// Log time of the fastest variant so far.
+    pub fn fastest(&self) -> f64 {
+        self.observations.iter().map(|(_, y)| *y).fold(f64::INFINITY, f64::min)
+    }
+
     /// Whether a rule speaks against a variant.
     pub fn advises_against(&self, variant: &Variant) -> bool {
         self.rules.iter().any(|rule| rule.speaks_against(variant))

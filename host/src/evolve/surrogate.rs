@@ -32,6 +32,17 @@ pub struct Normal {
     pub deviation: f64,
 }
 
+impl Normal {
+    /// By how much it is expected to lie below a target, where what lies above counts as 0.
+    pub fn expected_below(&self, target: f64) -> f64 {
+        let (gap, deviation) = (target - self.mean, self.deviation.max(1e-9));
+        let z = gap / deviation;
+        let below = 0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2);
+        let density = (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt();
+        gap * below + deviation * density
+    }
+}
+
 /// A fitted process over log time.
 #[derive(Clone, Debug)]
 pub struct Surrogate {
@@ -212,6 +223,22 @@ mod tests {
         fitted.believe(next);
         let after = fitted.predict(&next);
         assert!(after.deviation < 0.2 * before.deviation && (after.mean - before.mean).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_expected_below_a_target_is_an_average_over_the_distribution() {
+        let normal = Normal { mean: 2.0, deviation: 0.5 };
+        for target in [1.0, 1.9, 2.0, 3.0] {
+            let steps = 200_000;
+            let at = |i: usize| (f64::from(i as u32) + 0.5) * 10.0 / f64::from(steps) - 5.0;
+            let density = |z: f64| (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt() * 10.0 / f64::from(steps);
+            let average: f64 =
+                (0..steps as usize).map(|i| (target - 2.0 - 0.5 * at(i)).max(0.0) * density(at(i))).sum();
+            assert!((normal.expected_below(target) - average).abs() < 1e-5, "{target}: {average}");
+        }
+        // A near copy of the fastest promises less than the unknown.
+        let (copy, unknown) = (Normal { mean: 1.0, deviation: 0.001 }, Normal { mean: 1.3, deviation: 0.3 });
+        assert!(copy.expected_below(0.98) < unknown.expected_below(0.98));
     }
 
     #[test]

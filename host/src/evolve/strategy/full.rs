@@ -20,7 +20,7 @@ pub(super) struct Full;
 impl Strategy for Full {
     fn propose(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
         let pool = distinct(context.tried, POOL.max(count), |tried| offspring(context, tried, rng));
-        promising(pool, context, count, rng)
+        promising(pool, context, count)
     }
 
     fn open(&self, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {

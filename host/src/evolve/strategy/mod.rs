@@ -12,6 +12,7 @@ use super::{
     insight::Insights,
     proposer::Reply,
     space::Space,
+    surrogate::Normal,
     trial::{Operator, Proposal, Refusal, Trial},
 };
 use crate::device::Description;
@@ -133,7 +134,7 @@ fn draws(context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Propo
         let variant = genome::fresh(context.space, tried, rng)?;
         Some(Proposal { variant, operator: Operator::Draw, parents: vec![] })
     });
-    promising(pool, context, count, rng)
+    promising(pool, context, count)
 }
 
 /// Calls `make` until it gave `count` different proposals or none; each call sees what was taken before.
@@ -151,24 +152,27 @@ fn distinct(
     proposals
 }
 
-/// The `count` proposals of a pool that promise most. Each is chosen with a confidence of its own, from plain trust in the
-/// model to high hopes, and is taken for measured before the next is chosen.
-fn promising(pool: Vec<Proposal>, context: &Context<'_>, count: usize, rng: &mut ChaCha8Rng) -> Vec<Proposal> {
-    use rand::RngExt;
-    const HOPES: std::ops::Range<f64> = 0.0..3.0;
+/// Log time by which a variant must undercut the fastest for that to count. Without it, near copies of the fastest, which
+/// are sure to be hardly faster or hardly slower, would be taken for promising.
+const WORTHWHILE: f64 = 0.02;
+
+/// The `count` proposals of a pool that promise most: by how much more than a little they are expected to undercut the fastest.
+/// Each is taken for measured before the next is chosen.
+fn promising(pool: Vec<Proposal>, context: &Context<'_>, count: usize) -> Vec<Proposal> {
     let (mut advised, mut rest): (Vec<_>, Vec<_>) =
         pool.into_iter().partition(|proposal| !context.insights.advises_against(&proposal.variant));
     let mut surrogate = context.insights.surrogate().clone();
+    let target = context.insights.fastest() - WORTHWHILE;
     let mut chosen = Vec::with_capacity(count);
     while chosen.len() < count {
         let pool = if advised.is_empty() { &mut rest } else { &mut advised };
-        let hope = rng.random_range(HOPES);
-        let bound = |proposal: &Proposal| {
-            let expected = surrogate.predict(&proposal.variant);
-            expected.mean - hope * expected.deviation
+        let expected: Vec<Normal> = pool.iter().map(|proposal| surrogate.predict(&proposal.variant)).collect();
+        let promise = |i: usize| (expected[i].expected_below(target), -expected[i].mean);
+        let more = |&a: &usize, &b: &usize| {
+            let (a, b) = (promise(a), promise(b));
+            a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
         };
-        let bounds: Vec<f64> = pool.iter().map(bound).collect();
-        let Some(best) = (0..pool.len()).min_by(|&a, &b| bounds[a].total_cmp(&bounds[b])) else { break };
+        let Some(best) = (0..pool.len()).max_by(more) else { break };
         let proposal = pool.swap_remove(best);
         surrogate.believe(proposal.variant);
         chosen.push(proposal);
