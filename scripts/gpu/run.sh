@@ -42,6 +42,8 @@ if [ -f "$carry/store.tar.xz" ]; then
 fi
 
 failed=0
+archive=$(mktemp)
+trap 'rm -f "$archive"' EXIT
 # Runs a command with its output in a log named by the first argument.
 run() {
     local name=$1 began=$SECONDS status
@@ -51,7 +53,8 @@ run() {
     ((status == 0)) || failed=1
     printf '%-24s exit %3d  %4d s  %s\n' "$name" "$status" $((SECONDS - began)) "$(grep . "$out/$name.log" | tail -n1)" |
         tee -a "$out/summary.txt"
-    tar czf "$out/.results" -C "$out" --exclude=results.tar.gz --exclude=.results . && mv "$out/.results" "$out/results.tar.gz"
+    # Written elsewhere first: tar fails where a folder changes that it reads.
+    tar czf "$archive" -C "$out" --exclude=results.tar.gz . && cp "$archive" "$out/results.tar.gz"
 }
 
 # The driver compiles PTX in one thread and keeps the result: here all cores do it first.
