@@ -41,9 +41,9 @@ fn tiles(problem: &Problem, rows: u32) -> u64 {
     u64::from(problem.seqlen_q.div_ceil(rows)) * u64::from(problem.batch) * u64::from(problem.heads_q)
 }
 
-/// As many query rows a block as leave no multiprocessor idle. Long sequences take as wide a key tile as registers hold beside
-/// them; others narrow tiles and many stages, whose first keys arrive sooner. The tallest tiles pay under a causal mask only
-/// where they can be [folded](BlockOrder::Folded).
+/// As many query rows a block as leave no multiprocessor idle; where blocks are few, as leave the busiest one the fewest. Long
+/// sequences take as wide a key tile as registers hold beside them; others narrow tiles and many stages, whose first keys
+/// arrive sooner. The tallest tiles pay under a causal mask only where they can be [folded](BlockOrder::Folded).
 fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     let multiprocessors = u64::from(limits.multiprocessors);
     let fills = |rows| tiles(problem, rows) * 4 >= multiprocessors * 3;
@@ -52,11 +52,17 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     let causal = problem.mask != Mask::Full;
     let long = problem.seqlen_q > if causal { 2048 } else { 1024 };
     let rows = |tile: u32| problem.seqlen_q.next_multiple_of(tile);
+    // Rows that the busiest multiprocessor takes, one tile after the other. If they are as many, the tallest tile is the fastest.
+    let rounds = |tile: u16| tiles(problem, tile.into()).div_ceil(multiprocessors);
+    let in_turn = |tile: &u16| rounds(*tile) * u64::from(*tile);
+    let quickest = [256, 192, 128].into_iter().min_by_key(in_turn).unwrap_or(128);
     let tall = rows(256) <= rows(192) && if causal { folds(problem, 256) } else { problem.seqlen_q <= 2048 };
     let (tile_q, tile_kv, stages, persistent) = match problem.head_dim_qk.max(problem.head_dim_v) {
         ..=64 if tall && many(256) => (256, 64, 4, true),
         ..=64 if problem.seqlen_q > 2048 && many(192) => (192, 112, 2, !causal),
         ..=64 if many(192) => (192, 64, 4, true),
+        ..=64 if !causal && quickest > 128 => (quickest, 64, 4, rounds(quickest) > 1),
+        ..=64 if fills(128) && problem.seqlen_q > 512 && causal => (128, 64, 4, deals_pairs(problem, 128, limits)),
         ..=64 if fills(128) && problem.seqlen_q > 512 => (128, 128, 2, false),
         ..=128 if fills(128) && !long => (128, 64, 4, true),
         ..=128 if fills(128) => (128, 128, 2, true),
@@ -124,15 +130,21 @@ fn folds(problem: &Problem, tile_q: u32) -> bool {
     problem.seqlen_q.div_ceil(tile_q).is_multiple_of(2)
 }
 
+/// Whether they can, and every multiprocessor then gets about as many pairs as any other, or so many that it hardly matters.
+fn deals_pairs(problem: &Problem, tile_q: u32, limits: &DeviceLimits) -> bool {
+    let (pairs, multiprocessors) = (tiles(problem, tile_q) / 2, u64::from(limits.multiprocessors));
+    let rounds = pairs.div_ceil(multiprocessors);
+    folds(problem, tile_q) && (rounds > 2 || pairs * 10 >= rounds * multiprocessors * 9)
+}
+
 /// Under a causal mask the longest work first. Persistent blocks are dealt theirs beforehand: there, two tiles that are
-/// always as much work together, if all blocks have several.
+/// always as much work together, if that deals it evenly.
 fn order(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> BlockOrder {
     let tile_q = variant.value(Gene::TileQ);
-    let many = tiles(problem, tile_q) >= 4 * u64::from(limits.multiprocessors);
     let persistent = variant.value(Gene::Persistent) == 1;
     match problem.mask {
         Mask::Full => BlockOrder::TilesFirst,
-        Mask::Causal(_) if persistent && many && folds(problem, tile_q) => BlockOrder::Folded,
+        Mask::Causal(_) if persistent && deals_pairs(problem, tile_q, limits) => BlockOrder::Folded,
         Mask::Causal(_) => BlockOrder::GroupsLongestFirst,
     }
 }
@@ -142,7 +154,7 @@ mod tests {
     extern crate std;
 
     use super::*;
-    use crate::Sm;
+    use crate::{Align, Sm};
 
     fn first(problem: &Problem, sm: Sm) -> Option<Variant> {
         defaults(problem, &DeviceLimits::of(sm)).next()
@@ -169,6 +181,26 @@ mod tests {
             assert_eq!(first(&long, Sm::Sm90a).map(|variant| variant.family()), Some(Family::Wgmma), "{long}");
             assert_eq!(first(&long, Sm::Sm80).map(|variant| variant.family()), Some(Family::Mma), "{long}");
         }
+    }
+
+    #[test]
+    fn few_tiles_are_as_tall_as_leaves_the_fewest_rounds() {
+        for (batch, heads, seqlen, rows) in [(4, 8, 1024, 256), (1, 12, 2048, 192), (4, 8, 512, 128)] {
+            let problem = Problem::new(batch, heads, seqlen, 64, Dtype::F16);
+            let default = first(&problem, Sm::Sm90a).and_then(|variant| variant.get(Gene::TileQ));
+            assert_eq!(default, Some(rows), "{problem}");
+        }
+    }
+
+    #[test]
+    fn few_causal_tiles_are_dealt_in_pairs_where_that_is_even() {
+        let order = |batch, heads| {
+            let problem = Problem::new(batch, heads, 1024, 64, Dtype::F16).with_mask(Mask::Causal(Align::BottomRight));
+            let variant = first(&problem, Sm::Sm90a).unwrap();
+            (variant.get(Gene::Persistent), variant.get(Gene::BlockOrder))
+        };
+        assert_eq!(order(4, 8), (Some(1), Some(BlockOrder::Folded as u16)), "128 pairs for 132 multiprocessors");
+        assert_eq!(order(3, 8), (Some(0), Some(BlockOrder::GroupsLongestFirst as u16)), "96 pairs");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The only place that decides whether a variant fits a problem and a GPU.
 
-use crate::layout::{MmaLayout, TiledLayout, WgmmaLayout, WgmmaSplitLayout};
+use crate::layout::{MmaLayout, TiledLayout, WGMMA_REGISTERS, WgmmaLayout, WgmmaSplitLayout};
 use crate::{
     AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Dtype, Family, Features, Gene, MapBoxes, Problem, Sm, Strides,
     Variant,
@@ -576,12 +576,9 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     };
     // Scores and outputs of 64 rows over 128 threads; with overlap the last step's probabilities too, packed.
     let registers = tile_kv / 2 + v / 2 + if overlap == 1 { tile_kv / 4 } else { 0 };
-    // The copying warpgroup gives most of its registers to the others.
-    let allowed = match tile_q {
-        192 => 160 - 24,
-        256 => 112 - 24,
-        _ => 240 - 32,
-    };
+    // The copying warpgroup gives most of its registers to the others, of which addresses and counters need these.
+    let others = if tile_q > 128 { 24 } else { 32 };
+    let allowed = WGMMA_REGISTERS[tile_q as usize / 64 - 1].1 - others;
     if registers > allowed {
         return Err(Illegal::Registers { needed: registers, allowed });
     }

@@ -1,5 +1,5 @@
 //! How alike variants are to a model of their times: a constant between families, and within one a product over genes, each
-//! of which reaches so many steps of its domain. What reaches far hardly matters; the reaches are learnt.
+//! of which reaches so many steps of its domain. The further, the less a gene matters; the reaches are learnt.
 
 use std::sync::Arc;
 
@@ -38,7 +38,10 @@ impl Point {
     }
 }
 
-/// Reaches of all genes of all families.
+/// By family and gene.
+type Reaches = [Vec<f64>; Family::ALL.len()];
+
+/// What reaches were learnt.
 #[derive(Clone, Debug)]
 pub(super) struct Likeness {
     /// By family and gene, how alike values are that are so many steps apart. Models of hundreds of variants ask for it
@@ -46,82 +49,38 @@ pub(super) struct Likeness {
     near: Arc<[Vec<Vec<f64>>; Family::ALL.len()]>,
 }
 
-impl Default for Likeness {
-    fn default() -> Self {
-        Self { near: Arc::new(Family::ALL.map(|family| family.domains().iter().map(|of| table(of, REACH)).collect())) }
-    }
-}
-
 impl Likeness {
     /// The reaches by which residuals are likeliest, given that their variance is worth `weight` observations of `variance`
     /// before any is made; gene by gene, so that what is found is not always the best there is.
     pub(super) fn learn(points: &[Point], residuals: &[f64], weight: f64, variance: f64) -> Self {
-        let mut fastest: Vec<usize> = (0..points.len()).collect();
-        fastest.sort_by(|&a, &b| residuals[a].total_cmp(&residuals[b]).then(a.cmp(&b)));
-        fastest.truncate(MOST);
-        let points: Vec<&Point> = fastest.iter().map(|&i| &points[i]).collect();
-        let residuals: Vec<f64> = fastest.iter().map(|&i| residuals[i]).collect();
-        let mut near = Self::default().near;
-        let tables = Arc::make_mut(&mut near);
-        // Exponents of the products, so that a change of one gene costs one term of each.
-        let mut exponents: Vec<Vec<f64>> = (0..points.len())
-            .map(|i| (0..i).map(|j| steps(points[i], points[j]).map(|steps| steps as f64 / REACH).sum()).collect())
-            .collect();
-        let likelihood = |exponents: &[Vec<f64>]| {
-            let mut factor = Factor::default();
-            for i in 0..points.len() {
-                let of = |j: usize| within(points[i], points[j], || (-exponents[i][j]).exp());
-                factor.extend(&(0..i).map(of).collect::<Vec<_>>(), 1.0 + UNEXPLAINED);
-            }
-            let squares: f64 = factor.forward(&residuals).iter().map(|z| z * z).sum();
-            let degrees = residuals.len() as f64 + weight;
-            -0.5 * degrees * (squares + weight * variance).ln() - factor.log_diagonal()
-        };
-        let mut likeliest = likelihood(&exponents);
-        let mut reaches = Family::ALL.map(|family| vec![REACH; family.domains().len()]);
+        let mut fit = Fit::new(points, residuals, weight, variance);
+        let mut likeliest = fit.likelihood();
         for _ in 0..PASSES {
-            let before = reaches.clone();
-            for family in Family::ALL {
-                let own: Vec<usize> = (0..points.len()).filter(|&i| points[i].family == family).collect();
-                if own.len() < LEAST {
-                    continue;
+            let before = fit.reaches.clone();
+            for (family, gene) in fit.varied() {
+                let mut best = fit.reaches[family as usize][gene];
+                for reach in REACHES {
+                    fit.set(family, gene, reach);
+                    let likely = fit.likelihood();
+                    if likely > likeliest + CONVINCING {
+                        (likeliest, best) = (likely, reach);
+                    }
                 }
-                for (gene, domain) in family.domains().iter().enumerate() {
-                    let at = |i: usize| points[i].positions[gene];
-                    if own.iter().all(|&i| at(i) == at(own[0])) {
-                        continue;
-                    }
-                    let reach = &mut reaches[family as usize][gene];
-                    let mut stretch = |from: f64, to: f64| {
-                        for (n, &i) in own.iter().enumerate() {
-                            for &j in &own[..n] {
-                                exponents[i][j] += at(i).abs_diff(at(j)) as f64 * (1.0 / to - 1.0 / from);
-                            }
-                        }
-                        likelihood(&exponents)
-                    };
-                    let (mut now, mut best) = (*reach, *reach);
-                    for candidate in REACHES {
-                        if candidate != *reach {
-                            let likely = stretch(now, candidate);
-                            now = candidate;
-                            if likely > likeliest + CONVINCING {
-                                (likeliest, best) = (likely, candidate);
-                            }
-                        }
-                    }
-                    if now != best {
-                        stretch(now, best);
-                    }
-                    *reach = best;
-                    tables[family as usize][gene] = table(domain, best);
-                }
+                fit.set(family, gene, best);
             }
-            if before == reaches {
+            if before == fit.reaches {
                 break;
             }
         }
-        Self { near }
+        Self::of_reaches(&fit.reaches)
+    }
+
+    fn of_reaches(reaches: &Reaches) -> Self {
+        let tables = |family: Family| {
+            let genes = family.domains().iter().zip(&reaches[family as usize]);
+            genes.map(|(domain, reach)| table(domain, *reach)).collect()
+        };
+        Self { near: Arc::new(Family::ALL.map(tables)) }
     }
 
     /// Covariance of two points, 1 for the same.
@@ -152,6 +111,67 @@ impl Likeness {
             })
             .product();
         (1.0 - BETWEEN_FAMILIES) * product
+    }
+}
+
+/// Observations, and the reaches that are tried on them.
+struct Fit<'a> {
+    points: Vec<&'a Point>,
+    residuals: Vec<f64>,
+    weight: f64,
+    variance: f64,
+    reaches: Reaches,
+    /// Lower triangle of the points' distances in reaches: another reach of one gene changes one term of each.
+    distances: Vec<Vec<f64>>,
+}
+
+impl<'a> Fit<'a> {
+    fn new(points: &'a [Point], residuals: &[f64], weight: f64, variance: f64) -> Self {
+        let mut fastest: Vec<usize> = (0..points.len()).collect();
+        fastest.sort_by(|&a, &b| residuals[a].total_cmp(&residuals[b]).then(a.cmp(&b)));
+        fastest.truncate(MOST);
+        let points: Vec<&Point> = fastest.iter().map(|&i| &points[i]).collect();
+        let residuals = fastest.iter().map(|&i| residuals[i]).collect();
+        let distance = |a, b| steps(a, b).map(|steps| steps as f64 / REACH).sum();
+        let row = |i: usize| points[..i].iter().map(|other| distance(points[i], other)).collect();
+        let distances = (0..points.len()).map(row).collect();
+        let reaches = Family::ALL.map(|family| vec![REACH; family.domains().len()]);
+        Self { points, residuals, weight, variance, reaches, distances }
+    }
+
+    /// Genes of which something can be learnt.
+    fn varied(&self) -> Vec<(Family, usize)> {
+        let of = |family: Family| {
+            let own: Vec<&&Point> = self.points.iter().filter(|point| point.family == family).collect();
+            let varies = move |gene: &usize| {
+                own.len() >= LEAST && own.iter().any(|point| point.positions[*gene] != own[0].positions[*gene])
+            };
+            (0..family.domains().len()).filter(varies).map(move |gene| (family, gene))
+        };
+        Family::ALL.into_iter().flat_map(of).collect()
+    }
+
+    fn set(&mut self, family: Family, gene: usize, reach: f64) {
+        let before = std::mem::replace(&mut self.reaches[family as usize][gene], reach);
+        let change = 1.0 / reach - 1.0 / before;
+        for (point, row) in self.points.iter().zip(&mut self.distances).filter(|(point, _)| point.family == family) {
+            for (other, distance) in self.points.iter().zip(row).filter(|(other, _)| other.family == family) {
+                *distance += point.positions[gene].abs_diff(other.positions[gene]) as f64 * change;
+            }
+        }
+    }
+
+    /// Logarithm of the residuals' likelihood, but for a constant; over all variances.
+    fn likelihood(&self) -> f64 {
+        let mut factor = Factor::default();
+        for (point, row) in self.points.iter().zip(&self.distances) {
+            let others = self.points.iter().zip(row);
+            let covariances = others.map(|(other, distance)| within(point, other, || (-distance).exp()));
+            factor.extend(&covariances.collect::<Vec<_>>(), 1.0 + UNEXPLAINED);
+        }
+        let squares: f64 = factor.forward(&self.residuals).iter().map(|z| z * z).sum();
+        let degrees = self.residuals.len() as f64 + self.weight;
+        -0.5 * degrees * (squares + self.weight * self.variance).ln() - factor.log_diagonal()
     }
 }
 

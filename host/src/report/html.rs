@@ -220,7 +220,7 @@ fn effects(outcome: &Outcome) -> String {
         plot.dot(ratio.estimate, y, class, &words::interval(ratio));
     }
     format!(
-        "{}<p>Time relative to the average over the gene's domain, other genes equal, with 95 % intervals of the \
+        "{}<p>Time relative to the average over the gene's domain, all other genes averaged over theirs, with 95 % intervals of the \
          model the proposals came from; in brackets the trials that had the value.</p>",
         plot.finish("effect of each gene's values")
     )

@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 
 use spec::{
     AttentionArgs,
-    layout::{BARRIERS, WgmmaLayout, panels},
+    layout::{BARRIERS, WGMMA_REGISTERS as REGISTERS, WgmmaLayout, panels},
 };
 
 use crate::attention::{
@@ -171,9 +171,6 @@ impl Block {
         self.rows.at(first + consumer * G::LAYOUT.rows)
     }
 }
-
-/// Registers of a thread of the producer, and of a consumer, for 1 to 4 consumers.
-const REGISTERS: [(u32, u32); 4] = [(56, 240), (24, 240), (32, 160), (24, 112)];
 
 // A wait for more registers than the block was launched with, less what the producer keeps, would never end.
 const _: () = {
