@@ -45,17 +45,24 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         let long = Problem::new(2, 32, 8192, head_dim, dtype);
         let mut shared = long;
         (shared.strides.k.batch, shared.strides.v.batch) = (0, 0);
-        // With query tiles in pairs, and with one left over.
-        let causal = [long, long.with_seqlens(8448, 8448)].map(|p| p.with_mask(Mask::Causal(Align::BottomRight)));
+        // Many query tiles in pairs and with one left over, few of them, and so many that one more would be many.
+        let (few, between_few_and_many) =
+            (Problem::new(1, 1, 16_384, head_dim, dtype), Problem::new(1, 64, 1025, head_dim, dtype));
+        let causal = [long, long.with_seqlens(8448, 8448), few, between_few_and_many];
+        let causal = causal.map(|problem| problem.with_mask(Mask::Causal(Align::BottomRight)));
         let short = Problem::new(1, 8, 512, head_dim, dtype);
-        // Few blocks of 64 rows and of 128, many with few steps (in tiles that they fill and that they do not), few with many.
+        // Few blocks of 64 rows, of 128 and of 192, many with few steps (in tiles that they fill and that they do not), few
+        // with many.
         let between = [
             (1, 8, 1024),
             (4, 8, 512),
             (4, 8, 1024),
+            (1, 12, 2048),
+            (1, 160, 512),
             (8, 32, 384),
             (32, 16, 512),
             (32, 16, 576),
+            (1, 1, 16_384),
             (1, 2, 16_384),
             (1, 12, 8192),
         ];
