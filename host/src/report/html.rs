@@ -220,8 +220,8 @@ fn effects(outcome: &Outcome) -> String {
         plot.dot(ratio.estimate, y, class, &words::interval(ratio));
     }
     format!(
-        "{}<p>Time relative to the average over the gene's domain, all other genes averaged over theirs, with 95 % intervals of the \
-         model the proposals came from; in brackets the trials that had the value.</p>",
+        "{}<p>Time relative to the average over the gene's domain, all other genes averaged over theirs, \
+         with 95 % intervals of a model of the trials' times; in brackets the trials that had the value.</p>",
         plot.finish("effect of each gene's values")
     )
 }
