@@ -75,7 +75,7 @@ pub use ffi::{ABI_VERSION, CallError, Entry, RawReport, RawRequest, export};
 pub use global::{address_of, load_global, store_global};
 pub use grid::await_earlier_grids;
 pub use launch::{Blocks, Buffer, Launch, run};
-pub use matrix::{MmaKind, ldmatrix, mma_m16n8k16};
+pub use matrix::{MmaKind, ldmatrix, mma_m16n8k16, stmatrix};
 pub use mbarrier::{Misuse, mbarrier_arrive, mbarrier_arrive_expecting, mbarrier_init, mbarrier_wait};
 pub use number::{bf16_from_f32, exp2, f16_from_f32, f32_from_bf16, f32_from_f16, fma, log2};
 pub use op::Op;

@@ -76,6 +76,20 @@ impl Machine<'_> {
         Ok(())
     }
 
+    pub(crate) fn store_matrices(&mut self, w: usize) -> Outcome<()> {
+        self.stats.matrices += 4;
+        for lane in 0..WARP as usize {
+            let (matrix, row) = (lane / 8, lane % 8);
+            let [address, ..] = self.warps[w].input[lane];
+            let mut chunk = [0; 16];
+            for (bytes, holder) in chunk.chunks_exact_mut(4).zip(4 * row..) {
+                bytes.copy_from_slice(&self.warps[w].input[holder][1 + matrix].to_le_bytes());
+            }
+            self.write_chunk(w as u32 * WARP + lane as u32, address, chunk)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn multiply(&mut self, w: usize, kind: MmaKind) {
         self.stats.mmas += 1;
         let warp = &mut self.warps[w];
@@ -123,6 +137,15 @@ pub fn ldmatrix<const N: usize>(address: u32, transpose: bool) -> [u32; N] {
     const { assert!(N == 1 || N == 2 || N == 4) };
     let all = collective(Op::Ldmatrix { count: N as u32, transpose }, u32::MAX, &[address]);
     core::array::from_fn(|i| all[i])
+}
+
+/// Stores four 8 x 8 matrices of 16-bit elements to shared memory, by the whole warp: the reverse of [`ldmatrix`], not transposed.
+///
+/// Lane `8 i + r` gives the address, aligned to 16, of row `r` of matrix `i`; lane `l` gives of each matrix the elements
+/// `2 (l % 4)` and the next of row `l / 4`. Orders no memory.
+pub fn stmatrix(address: u32, matrices: [u32; 4]) {
+    let [a, b, c, d] = matrices;
+    collective(Op::Stmatrix, u32::MAX, &[address, a, b, c, d]);
 }
 
 /// `a b + c` by the whole warp, `a` 16 x 16, `b` 16 x 8, `c` 16 x 8 in PTX's fragment layout (`mma.sync.m16n8k16`).

@@ -22,6 +22,8 @@ pub enum Op {
         /// Whether each is transposed.
         transpose: bool,
     },
+    /// [`crate::stmatrix`].
+    Stmatrix,
     /// [`crate::mma_m16n8k16`].
     Mma(MmaKind),
     /// [`crate::wgmma_shared`] or [`crate::wgmma_registers`].
@@ -63,6 +65,7 @@ impl fmt::Display for Op {
             Self::Ldmatrix { count, transpose } => {
                 write!(f, "ldmatrix.x{count}{}", if transpose { ".trans" } else { "" })
             }
+            Self::Stmatrix => f.write_str("stmatrix.x4"),
             Self::Mma(kind) => write!(f, "mma_m16n8k16.{}", kind.name()),
             Self::Wgmma(Product { kind, accumulator, factors }) => {
                 write!(f, "wgmma.m64n{}k16.{}", accumulator.columns(), kind.name())?;

@@ -146,7 +146,12 @@ impl Machine<'_> {
     /// Makes sure that the running thread may store there, and counts it as done.
     #[inline]
     fn claim(&mut self, base: u32, address: u32, bytes: u32, align: u32) -> Outcome<&mut [u8]> {
-        let thread = self.thread;
+        self.claim_as(self.thread, base, address, bytes, align)
+    }
+
+    /// The same for any thread.
+    #[inline]
+    fn claim_as(&mut self, thread: u32, base: u32, address: u32, bytes: u32, align: u32) -> Outcome<&mut [u8]> {
         let checked = self.shared.check(address, bytes, align, Access::Store).and_then(|()| {
             self.shared.check_flight(base, address, bytes, Access::Store)?;
             self.shared.check_reads(base, address, bytes)?;
@@ -154,7 +159,7 @@ impl Machine<'_> {
         });
         match checked {
             Ok(()) => Ok(&mut self.shared.bytes[(base + address) as usize..][..bytes as usize]),
-            Err(cause) => self.fault(cause),
+            Err(cause) => self.fault_of(thread, cause),
         }
     }
 
@@ -163,6 +168,13 @@ impl Machine<'_> {
     pub(crate) fn write_shared(&mut self, base: u32, address: u32, data: &[u8]) -> Outcome<()> {
         let bytes = data.len() as u32;
         self.claim(base, address, bytes, bytes)?.copy_from_slice(data);
+        Ok(())
+    }
+
+    /// Stores a chunk on behalf of any thread, in its own block.
+    pub(crate) fn write_chunk(&mut self, thread: u32, address: u32, chunk: [u8; CHUNK]) -> Outcome<()> {
+        let bytes = CHUNK as u32;
+        self.claim_as(thread, self.base, address, bytes, bytes)?.copy_from_slice(&chunk);
         Ok(())
     }
 

@@ -38,7 +38,7 @@ stats! {
     shared_loads,
     /// Bytes they read.
     shared_load_bytes,
-    /// Stores to shared memory, without copies.
+    /// Stores to shared memory, without copies and `stmatrix`.
     shared_stores,
     /// Bytes they wrote.
     shared_store_bytes,
@@ -50,7 +50,7 @@ stats! {
     warp_syncs,
     /// Warps' arrivals at block barriers, with or without waiting.
     barriers,
-    /// 8 x 8 matrices loaded by `ldmatrix`.
+    /// 8 x 8 matrices loaded by `ldmatrix` or stored by `stmatrix`.
     matrices,
     /// `mma.sync.m16n8k16`.
     mmas,

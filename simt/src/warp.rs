@@ -100,6 +100,7 @@ impl Machine<'_> {
                 }
             }
             Op::Ldmatrix { count, transpose } => self.load_matrices(warp, count, transpose)?,
+            Op::Stmatrix => self.store_matrices(warp)?,
             Op::Mma(kind) => self.multiply(warp, kind),
             Op::Wgmma(_) | Op::WgmmaCommit => return self.issue(warp, op),
             Op::WgmmaWait { running } => return self.wait_for_products(warp, running),

@@ -1,4 +1,4 @@
-//! `ldmatrix` and `mma`, by the definition of their layouts.
+//! `ldmatrix`, `stmatrix` and `mma`, by the definition of their layouts.
 
 use std::cell::RefCell;
 
@@ -62,6 +62,26 @@ fn ldmatrix_checks_each_row_for_its_lane() {
     })
     .unwrap_err();
     assert_eq!(fault.cause, Cause::MisalignedShared { access: Access::Load, address: 8, bytes: 16, align: 16 });
+}
+
+#[test]
+fn stmatrix_stores_what_ldmatrix_loads() {
+    warp(512, |lane| {
+        let give = |matrix: u32| 1000 * matrix + lane;
+        // Rows in another order than lanes.
+        let row = (lane * 5 + 3) % 32 * 16;
+        simt::stmatrix(row, [0, 1, 2, 3].map(give));
+        simt::sync_warp(u32::MAX);
+        assert_eq!(simt::ldmatrix::<4>(row, false), [0, 1, 2, 3].map(give));
+    })
+    .unwrap();
+}
+
+#[test]
+fn stmatrix_checks_each_row_for_its_lane() {
+    let fault = warp(512, |lane| simt::stmatrix(if lane == 13 { 512 } else { lane * 16 }, [0; 4])).unwrap_err();
+    assert_eq!(fault.place, Place::Thread { block: 0, thread: 13 });
+    assert!(matches!(fault.cause, Cause::OutOfShared { access: Access::Store, address: 512, bytes: 16, .. }));
 }
 
 fn pack(kind: MmaKind, low: f32, high: f32) -> u32 {

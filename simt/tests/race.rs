@@ -208,6 +208,19 @@ fn ldmatrix_reads_for_the_lane_that_gave_the_address() {
 }
 
 #[test]
+fn stmatrix_writes_for_the_lane_that_gave_the_address() {
+    let kernel = |between: fn()| {
+        move |lane: u32| {
+            simt::stmatrix(lane * 16, [lane; 4]);
+            between();
+            simt::load_shared::<16>((lane ^ 8) * 16);
+        }
+    };
+    assert!(race(32, kernel(|| ())).is_some());
+    assert!(race(32, kernel(|| simt::sync_warp(u32::MAX))).is_none());
+}
+
+#[test]
 fn the_check_can_be_left_out() {
     let mut launch = Launch::new("k", 1, 64);
     (launch.shared_bytes, launch.check_races) = (4, false);

@@ -120,6 +120,22 @@ impl Global {
         words(simt::load_global(self.0))
     }
 
+    /// Stores 16 bytes if `wanted`, without a branch.
+    #[inline(always)]
+    pub fn store_chunk_if(self, wanted: bool, [a, b, c, d]: [u32; 4]) {
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: as for `load_u16`.
+        unsafe {
+            asm!("{{ .reg .pred p; setp.ne.u32 p, {5}, 0; @p st.global.v4.b32 [{0}], {{{1}, {2}, {3}, {4}}}; }}",
+                in(reg64) self.0, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d, in(reg32) u32::from(wanted),
+                options(nostack));
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        if wanted {
+            self.store_chunk([a, b, c, d]);
+        }
+    }
+
     /// Stores 2 bytes.
     #[inline(always)]
     pub fn store_u16(self, value: u16) {

@@ -1,4 +1,4 @@
-//! `ldmatrix`: 8 x 8 matrices of 16-bit elements from shared memory to the fragments of [`Half::mma`].
+//! `ldmatrix` and `stmatrix`: 8 x 8 matrices of 16-bit elements between shared memory and the fragments of [`Half::mma`].
 //!
 //! [`Half::mma`]: super::Half::mma
 
@@ -41,4 +41,17 @@ pub fn load_matrices_transposed(row: Shared) -> [u32; 4] {
     }
     #[cfg(not(target_arch = "nvptx64"))]
     simt::ldmatrix::<4>(row.address(), true)
+}
+
+/// Stores four matrices (sm_90): the reverse of [`load_matrices`].
+#[inline(always)]
+pub fn store_matrices(row: Shared, [a, b, c, d]: [u32; 4]) {
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: as for `load_matrices`.
+    unsafe {
+        asm!("stmatrix.sync.aligned.m8n8.x4.shared.b16 [{0}], {{{1}, {2}, {3}, {4}}};", in(reg32) row.address(),
+            in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d, options(nostack));
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    simt::stmatrix(row.address(), [a, b, c, d]);
 }

@@ -27,7 +27,7 @@ pub use element::{Bf16, Element, F16, F32, HALF_BYTES, Half};
 pub use global::Global;
 pub use grid::overlap_grids;
 pub use math::{divide, exp2, exp2_polynomial, fma, log2, tanh};
-pub use matrix::{load_matrices, load_matrices_transposed};
+pub use matrix::{load_matrices, load_matrices_transposed, store_matrices};
 pub use mbarrier::{Mbarrier, publish_mbarriers, publish_shared};
 pub use registers::{grow_registers, shrink_registers};
 pub use shared::Shared;
