@@ -121,6 +121,9 @@ pub const fn panels(rows: u32, head_dim: u32) -> u32 {
 /// Space for barriers, from 0 on: it keeps the tiles after it aligned to the 1024 bytes that the permutation needs.
 pub const BARRIERS: u32 = 1024;
 
+/// Where in that space the `wgmma` family's producer leaves each consumer the [chunk](CHUNK) that says which tile its Q is of.
+pub const POSTED: u32 = BARRIERS / 2;
+
 /// Registers of a thread of the copying warpgroup and of one that computes, for 1 to 4 of the latter.
 pub const WGMMA_REGISTERS: [(u32, u32); 4] = [(56, 240), (24, 240), (32, 160), (24, 112)];
 

@@ -22,4 +22,4 @@ pub use merge::{Partials, merge};
 pub use output::{complete, send_output, stage_output, store_output};
 pub use products::{copy_panels, issue_output, issue_scores, pack_probabilities, scores_by_warp};
 pub use softmax::{Rescale, RowState, Scale};
-pub use work::{Rows, Work};
+pub use work::{Coordinates, Rows, Work};

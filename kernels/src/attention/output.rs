@@ -2,9 +2,9 @@
 
 use spec::layout::{CHUNK, panels};
 
-use super::{Loader, RowState, Scale, Work, across_quad};
-use crate::gpu::{Half, Shared, opaque, sync_warp};
-use crate::tile::{Lane, SharedTile};
+use super::{Loader, RowState, Scale, Work, across_quad, pack_operand};
+use crate::gpu::{Half, Shared, opaque, store_matrices, sync_warp};
+use crate::tile::{Lane, SharedTile, matrix_row_a};
 
 /// Completes the sums of a fragment's two rows over the lanes that share them.
 #[inline(always)]
@@ -53,18 +53,17 @@ pub fn stage_output<E: Half, const N: usize>(
     lane: Lane,
 ) {
     let (lane, tile) = staged(head_dim_v, staging, lane);
-    let mut half = 0;
-    while half < 2 {
-        let inverse = states[half].normaliser();
-        let mut n = 0;
-        while n < N {
-            let [left, right] = [output[n][2 * half], output[n][2 * half + 1]];
-            // Of a row that saw no key, V may have made anything.
-            let pair = if states[half].sum == 0.0 { 0 } else { E::pack(left * inverse, right * inverse) };
-            tile.chunk(half as u32 * 8 + lane.row(), n as u32).at(lane.column() * 2).store_u32(pair);
-            n += 1;
-        }
-        half += 1;
+    let [upper, lower] = states.map(|state| state.normaliser());
+    // Of a row that saw no key, V may have made anything.
+    let [seen_upper, seen_lower] = states.map(|state| if state.sum == 0.0 { 0 } else { u32::MAX });
+    let normalised = |[a, b, c, d]: [f32; 4]| [a * upper, b * upper, c * lower, d * lower];
+    let (row, chunk) = matrix_row_a(lane);
+    let mut v16 = 0;
+    while v16 < N / 2 {
+        let [a, b, c, d] = pack_operand::<E>(normalised(output[2 * v16]), normalised(output[2 * v16 + 1]));
+        let rows = [a & seen_upper, b & seen_lower, c & seen_upper, d & seen_lower];
+        store_matrices(tile.chunk(row, v16 as u32 * 2 + chunk), rows);
+        v16 += 1;
     }
     sync_warp();
 }
@@ -85,10 +84,8 @@ pub fn send_output(
     let chunks = head_dim_v * 2 / CHUNK;
     Loader { thread: lane.index(), threads: 32 }.share(16 * chunks, |index| {
         let (row, chunk) = (index / chunks, index % chunks);
-        if first_row + row < work.rows {
-            let to = work.o.row(work.first_row + first_row + row).at(i64::from(chunk * CHUNK));
-            to.store_chunk(tile.chunk(row, chunk).load_chunk());
-        }
+        let to = work.o.row(work.first_row + first_row + row).at(i64::from(chunk * CHUNK));
+        to.store_chunk_if(first_row + row < work.rows, tile.chunk(row, chunk).load_chunk());
     });
     if lane.leads_row() {
         work.store_lse(first_row + lane.row(), states[0].lse(scale));

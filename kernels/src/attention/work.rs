@@ -39,6 +39,49 @@ impl Rows {
     }
 }
 
+/// Which query tile.
+#[derive(Clone, Copy, Debug)]
+pub struct Coordinates {
+    /// Query head, counted over all batch entries.
+    pub head_total: u32,
+    /// Batch entry.
+    pub batch: u32,
+    /// Query head of the batch entry.
+    pub head: u32,
+    /// First query row.
+    pub first_row: u32,
+}
+
+impl Coordinates {
+    /// Those of number `block` on the launch's walk over query tiles of `tile_q` rows.
+    #[inline(always)]
+    pub fn of(block: u32, args: &AttentionArgs, tile_q: u32) -> Self {
+        let (group, in_group) = divide(block, args.walk.heads * args.tiles_q);
+        let first_head = group * args.walk.heads;
+        let (tile, head) = if args.walk.heads == 1 {
+            (in_group, 0)
+        } else {
+            divide(in_group, args.walk.heads.min(args.heads_total - first_head))
+        };
+        let tile = args.walk.tile(tile, args.tiles_q);
+        let head_total = first_head + head;
+        let (batch, head) = divide(head_total, args.heads_q);
+        Self { head_total, batch, head, first_row: tile * tile_q }
+    }
+
+    /// As they are kept in memory.
+    #[inline(always)]
+    pub fn to_words(self) -> [u32; 4] {
+        [self.head_total, self.batch, self.head, self.first_row]
+    }
+
+    /// From what [`Coordinates::to_words`] gave.
+    #[inline(always)]
+    pub fn from_words([head_total, batch, head, first_row]: [u32; 4]) -> Self {
+        Self { head_total, batch, head, first_row }
+    }
+}
+
 /// A query tile of one head.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
@@ -76,18 +119,14 @@ impl Work {
     /// The work of number `block`, on elements of so many bytes.
     #[inline(always)]
     pub fn of(block: u32, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Self {
-        let (group, in_group) = divide(block, args.walk.heads * args.tiles_q);
-        let first_head = group * args.walk.heads;
-        let (tile, head) = if args.walk.heads == 1 {
-            (in_group, 0)
-        } else {
-            divide(in_group, args.walk.heads.min(args.heads_total - first_head))
-        };
-        let tile = args.walk.tile(tile, args.tiles_q);
-        let head_total = first_head + head;
-        let (batch, head) = divide(head_total, args.heads_q);
+        Self::at(Coordinates::of(block, args, tile_q), args, tile_q, element_bytes)
+    }
+
+    /// The work at these coordinates.
+    #[inline(always)]
+    pub fn at(coordinates: Coordinates, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Self {
+        let Coordinates { head_total, batch, head, first_row } = coordinates;
         let (head_kv, _) = divide(head, args.heads_per_kv);
-        let first_row = tile * tile_q;
         let lse = Global::new(args.lse);
         let lse_offset = i64::from(head_total) * i64::from(args.seqlen_q) * 4;
         Self {

@@ -9,11 +9,11 @@ use core::marker::PhantomData;
 
 use spec::{
     AttentionArgs,
-    layout::{BARRIERS, WGMMA_REGISTERS as REGISTERS, WgmmaLayout, panels},
+    layout::{BARRIERS, CHUNK, POSTED, WGMMA_REGISTERS as REGISTERS, WgmmaLayout, panels},
 };
 
 use crate::attention::{
-    Rescale, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
+    Coordinates, Rescale, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
     pack_probabilities, rescale, scores_by_warp, send_output, softmax, softmax_against, stage_output,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
@@ -120,6 +120,7 @@ impl Ring {
 /// others.
 struct Block {
     rows: Shared,
+    posted: Shared,
     rows_full: Mbarrier,
     rows_empty: Mbarrier,
     k: Ring,
@@ -138,6 +139,7 @@ impl Block {
         };
         Self {
             rows: shared.at(BARRIERS),
+            posted: shared.at(POSTED),
             rows_full: barrier,
             rows_empty: barrier.at(2 * G::CONSUMERS),
             k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 4 * G::CONSUMERS),
@@ -162,6 +164,31 @@ impl Block {
             stage += 1;
         }
         publish_mbarriers();
+    }
+
+    /// Says which tile a consumer's rows are of, before they come.
+    #[inline(always)]
+    fn post<G: Genes>(&self, place: Slot, consumer: u32, tile: Coordinates) {
+        self.posted_at::<G>(place, consumer).store_chunk(tile.to_words());
+    }
+
+    /// Waits for a consumer's rows of Q. Says which tile they are of.
+    #[inline(always)]
+    fn take_rows<G: Genes>(&self, place: Slot, consumer: u32) -> Coordinates {
+        self.rows_full.at(place.stage * G::CONSUMERS + consumer).wait(place.parity);
+        let tile = self.posted::<G>(place, consumer);
+        Coordinates { first_row: uniform(tile.first_row), ..tile }
+    }
+
+    /// Which tile a consumer's rows are of, once they are there and until it lets them go.
+    #[inline(always)]
+    fn posted<G: Genes>(&self, place: Slot, consumer: u32) -> Coordinates {
+        Coordinates::from_words(self.posted_at::<G>(place, consumer).load_chunk())
+    }
+
+    #[inline(always)]
+    fn posted_at<G: Genes>(&self, place: Slot, consumer: u32) -> Shared {
+        self.posted.at((place.stage * G::CONSUMERS + consumer) * CHUNK)
     }
 
     /// The place of a consumer's rows.
@@ -241,7 +268,7 @@ struct Tiles {
 /// A query tile and its place in the rings.
 #[derive(Clone, Copy)]
 struct Tile {
-    number: u32,
+    at: Coordinates,
     work: Work,
     /// Key tiles, at least one: if no row sees a key, one of zeros that the mask hides.
     steps: u32,
@@ -250,6 +277,17 @@ struct Tile {
     slot: Slot,
     /// Which of the places for rows it has, and how often that was filled.
     place: Slot,
+    /// Whether the first consumer has the last rows. Every second tile is turned: under a causal mask the last rows are the
+    /// most work, and a consumer runs ahead of the others by as much as the rings hold.
+    turned: bool,
+}
+
+impl Tile {
+    /// The first of a consumer's rows in the tile.
+    #[inline(always)]
+    fn first_row<G: Genes>(&self, consumer: u32) -> u32 {
+        64 * if self.turned { G::CONSUMERS - 1 - consumer } else { consumer }
+    }
 }
 
 impl Tiles {
@@ -259,12 +297,13 @@ impl Tiles {
         Self { next: block_index() * run, count: 0, steps: 0 }
     }
 
+    /// The next tile, of which `coordinates` says by its number and place which it is.
     #[inline(always)]
-    fn take<G: Genes>(&mut self, args: &AttentionArgs) -> Tile {
-        let number = self.next;
-        let work = Work::of(number, args, G::TILE_Q, HALF_BYTES);
-        let steps = work.keys().div_ceil(G::TILE_KV).max(1);
+    fn take<G: Genes>(&mut self, args: &AttentionArgs, coordinates: impl FnOnce(u32, Slot) -> Coordinates) -> Tile {
         let (slot, place) = (Slot::of(self.steps, G::STAGES), Slot::of(self.count, G::LAYOUT.places));
+        let at = coordinates(self.next, place);
+        let work = Work::at(at, args, G::TILE_Q, HALF_BYTES);
+        let steps = work.keys().div_ceil(G::TILE_KV).max(1);
         if G::PERSISTENT {
             let run = args.walk.run();
             self.next += 1;
@@ -272,9 +311,10 @@ impl Tiles {
                 self.next += (grid_blocks() - 1) * run;
             }
         }
+        let turned = G::PERSISTENT && self.count % 2 == 1;
         self.count += 1;
         self.steps += steps;
-        Tile { number, work, steps, slot, place }
+        Tile { at, work, steps, slot, place, turned }
     }
 
     #[inline(always)]
@@ -288,7 +328,8 @@ impl Tiles {
 fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap; 3]) {
     let mut tiles = Tiles::of_this_block::<G>(args);
     loop {
-        let Tile { work, steps, mut slot, place, .. } = tiles.take::<G>(args);
+        let tile = tiles.take::<G>(args, |number, _| Coordinates::of(number, args, G::TILE_Q));
+        let Tile { work, steps, mut slot, place, .. } = tile;
         let mut consumer = 0;
         while consumer < G::CONSUMERS {
             let barrier = place.stage * G::CONSUMERS + consumer;
@@ -296,10 +337,11 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
                 // The phase before the first is over from the start.
                 block.rows_empty.at(barrier).wait(place.parity ^ 1);
             }
+            block.post::<G>(place, consumer, tile.at);
             let full = block.rows_full.at(barrier);
             full.arrive_expecting(panels(64, G::HEAD_DIM_QK));
             let to = block.rows_of::<G>(place, consumer);
-            let row = work.first_row + consumer * 64;
+            let row = work.first_row + tile.first_row::<G>(consumer);
             copy_panels(q, to, full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
             consumer += 1;
         }
@@ -348,10 +390,11 @@ fn consume<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usi
         // The first turn is the other's.
         arrive_group(1, 256);
     }
+    let posted = |_, place| block.take_rows::<G>(place, consumer);
     let mut tiles = Tiles::of_this_block::<G>(args);
-    let mut rows = Consumer::<G, KV16, V8>::new(args, block, consumer, thread, tiles.take::<G>(args));
+    let mut rows = Consumer::<G, KV16, V8>::new(args, block, consumer, thread, tiles.take::<G>(args, posted));
     if G::OVERLAP {
-        let scores = rows.begin_scores::<E, KV8>();
+        let scores = rows.issue_scores::<E, KV8>();
         rows.first_softmax::<E, KV8>(scores.wait(0));
     }
     loop {
@@ -363,17 +406,18 @@ fn consume<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usi
             rows.send(args, done);
             break;
         }
-        rows.take_up(tiles.take::<G>(args));
         if G::OVERLAP && G::LAYOUT.places == 2 {
             // The next tile's first scores are under way while this one's output leaves.
-            let scores = rows.begin_scores::<E, KV8>();
+            rows.take_up(tiles.take::<G>(args, posted));
+            let scores = rows.issue_scores::<E, KV8>();
             rows.send(args, done);
             rows.first_softmax::<E, KV8>(scores.wait(0));
         } else {
             // The next Q comes where this output is.
             rows.send(args, done);
+            rows.take_up(tiles.take::<G>(args, posted));
             if G::OVERLAP {
-                let scores = rows.begin_scores::<E, KV8>();
+                let scores = rows.issue_scores::<E, KV8>();
                 rows.first_softmax::<E, KV8>(scores.wait(0));
             }
         }
@@ -382,8 +426,8 @@ fn consume<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usi
 
 /// A consumer's rows whose output is on its way out, in shared memory.
 struct Done {
-    number: u32,
     place: Slot,
+    first_row: u32,
     states: [RowState; 2],
 }
 
@@ -395,8 +439,8 @@ struct Consumer<'a, G, const KV16: usize, const V8: usize> {
     lane: Lane,
     /// Whether this thread speaks for its warp.
     lead: bool,
-    /// First row of this warp in the tile.
-    first_row: u32,
+    /// First row of this warp among the consumer's.
+    warp_row: u32,
     scale: Scale,
     states: [RowState; 2],
     output: Accumulator<V8>,
@@ -415,7 +459,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
             consumer,
             lane: Lane::of(thread),
             lead: thread.is_multiple_of(32),
-            first_row: consumer * 64 + thread / 32 * 16,
+            warp_row: thread / 32 * 16,
             scale: Scale::new(args.scale_log2),
             states: [RowState::EMPTY; 2],
             output: Accumulator::ZERO,
@@ -437,14 +481,15 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     fn done<E: Half>(&self) -> Done {
         let (place, states) = (self.tile.place, complete(self.states));
         stage_output::<E, V8>(&self.output.values, states, G::HEAD_DIM_V, self.staging(place), self.lane);
-        Done { number: self.tile.number, place, states }
+        Done { place, first_row: self.first_row(), states }
     }
 
     #[inline(always)]
-    fn send(&self, args: &AttentionArgs, Done { number, place, states }: Done) {
-        // Worked out anew: where the output goes would take registers from the steps.
-        let work = Work::of(opaque(number), args, G::TILE_Q, HALF_BYTES);
-        send_output(states, &self.scale, &work, self.first_row, G::HEAD_DIM_V, self.staging(place), self.lane);
+    fn send(&self, args: &AttentionArgs, Done { place, first_row, states }: Done) {
+        // Read anew: where the output goes would take registers from the steps.
+        let at = self.block.posted::<G>(place, self.consumer);
+        let work = Work::at(at, args, G::TILE_Q, HALF_BYTES);
+        send_output(states, &self.scale, &work, first_row, G::HEAD_DIM_V, self.staging(place), self.lane);
         if G::PERSISTENT {
             publish_shared();
             sync_warp();
@@ -452,6 +497,12 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
                 self.block.rows_empty.at(place.stage * G::CONSUMERS + self.consumer).arrive();
             }
         }
+    }
+
+    /// First row of this warp in the tile.
+    #[inline(always)]
+    fn first_row(&self) -> u32 {
+        self.tile.first_row::<G>(self.consumer) + self.warp_row
     }
 
     /// Where Q is.
@@ -463,7 +514,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     /// Where the output of this warp's rows leaves from.
     #[inline(always)]
     fn staging(&self, place: Slot) -> Shared {
-        self.block.rows_of::<G>(place, self.consumer).at(self.first_row % 64 * panels(1, G::HEAD_DIM_V))
+        self.block.rows_of::<G>(place, self.consumer).at(self.warp_row * panels(1, G::HEAD_DIM_V))
     }
 
     /// The tile's steps. This consumer's rows may see nothing in the last ones, which it passes over.
@@ -474,7 +525,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         InFlight<E, V8>: Product<V8>,
     {
         let Tile { work, steps, .. } = self.tile;
-        let first_row = self.consumer * 64;
+        let first_row = self.tile.first_row::<G>(self.consumer);
         let own = if first_row < work.rows {
             let last_row = (first_row + 63).min(work.rows - 1);
             work.mask.visible(work.first_row + last_row).div_ceil(G::TILE_KV).max(1)
@@ -498,7 +549,6 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
                 step += 1;
             }
         } else {
-            self.wait_q();
             while step < unmasked {
                 self.plain_step::<E, KV8, false>(step);
                 step += 1;
@@ -516,12 +566,6 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
             self.pass_over();
             step += 1;
         }
-    }
-
-    #[inline(always)]
-    fn wait_q(&self) {
-        let Slot { stage, parity } = self.tile.place;
-        self.block.rows_full.at(stage * G::CONSUMERS + self.consumer).wait(parity);
     }
 
     /// Releases a step's tiles unread, and lets the other consumer have its turn.
@@ -559,7 +603,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         } else {
             if again {
                 let k = self.block.k.at(slot);
-                *scores = scores_by_warp::<E, KV8>(self.q(), k, self.first_row % 64, G::HEAD_DIM_QK, self.lane);
+                *scores = scores_by_warp::<E, KV8>(self.q(), k, self.warp_row, G::HEAD_DIM_QK, self.lane);
                 // All lanes have read before one of them lets K go.
                 sync_warp();
                 self.finish_scores::<KV8, MASKED>(scores, step);
@@ -577,7 +621,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     #[inline(always)]
     fn finish_scores<const KV8: usize, const MASKED: bool>(&self, scores: &mut [[f32; 4]; KV8], step: u32) {
         if MASKED {
-            let row = self.tile.work.first_row + self.first_row;
+            let row = self.tile.work.first_row + self.first_row();
             // Or the first step's columns, the same in every tile, would take up a register each.
             let key = opaque(step * G::TILE_KV);
             finish_scores(scores, &self.scale, &self.tile.work.mask, row, key, self.lane);
@@ -617,16 +661,6 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         issue_scores(&mut scores, self.q(), k, G::HEAD_DIM_QK);
         commit_products();
         scores
-    }
-
-    /// Issues the scores of a tile's first step, once its Q is there.
-    #[inline(always)]
-    fn begin_scores<E: Half, const KV8: usize>(&self) -> InFlight<E, KV8>
-    where
-        InFlight<E, KV8>: Product<KV8>,
-    {
-        self.wait_q();
-        self.issue_scores::<E, KV8>()
     }
 
     /// The softmax of the first step.
