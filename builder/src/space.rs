@@ -48,7 +48,7 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         // Many query tiles in pairs and with one left over, few of them, and so many that one more would be many.
         let (few, between_few_and_many) =
             (Problem::new(1, 1, 16_384, head_dim, dtype), Problem::new(1, 64, 1025, head_dim, dtype));
-        let causal = [long, long.with_seqlens(8448, 8448), few, between_few_and_many];
+        let causal = [long, long.with_seqlens(4096, 4096), long.with_seqlens(8448, 8448), few, between_few_and_many];
         let causal = causal.map(|problem| problem.with_mask(Mask::Causal(Align::BottomRight)));
         let short = Problem::new(1, 8, 512, head_dim, dtype);
         // Few blocks of 64 rows, of 128 and of 192, many with few steps (in tiles that they fill and that they do not), few

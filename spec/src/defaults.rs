@@ -52,11 +52,11 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     let causal = problem.mask != Mask::Full;
     let long = problem.seqlen_q > if causal { 2048 } else { 1024 };
     let rows = |tile: u32| problem.seqlen_q.next_multiple_of(tile);
+    let rounds = |tile: u16| rounds_of(tiles(problem, tile.into()), limits);
     // Rows that the busiest multiprocessor takes, one tile after the other. If they are as many, the tallest tile is the fastest.
-    let rounds = |tile: u16| tiles(problem, tile.into()).div_ceil(multiprocessors);
     let in_turn = |tile: &u16| rounds(*tile) * u64::from(*tile);
     let quickest = [256, 192, 128].into_iter().min_by_key(in_turn).unwrap_or(128);
-    let tall = rows(256) <= rows(192) && if causal { folds(problem, 256) } else { problem.seqlen_q <= 2048 };
+    let tall = rows(256) <= rows(192) && if causal { folds(problem, 256) } else { problem.seqlen_q <= 4096 };
     let (tile_q, tile_kv, stages, persistent) = match problem.head_dim_qk.max(problem.head_dim_v) {
         ..=64 if tall && many(256) => (256, 64, 4, true),
         ..=64 if problem.seqlen_q > 2048 && many(192) => (192, 112, 2, !causal),
@@ -65,9 +65,10 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
         ..=64 if fills(128) && problem.seqlen_q > 512 && causal => (128, 64, 4, deals_pairs(problem, 128, limits)),
         ..=64 if fills(128) && problem.seqlen_q > 512 => (128, 128, 2, false),
         ..=128 if fills(128) && !long => (128, 64, 4, true),
+        ..=128 if many(128) && causal && problem.seqlen_q <= 4096 => (128, 80, 3, true),
         ..=128 if fills(128) => (128, 128, 2, true),
         ..=128 => (64, 128, 2, false),
-        _ if fills(128) => (128, 64, 2, causal && folds(problem, 128) && many(128)),
+        _ if fills(128) => (128, 64, 2, causal && problem.seqlen_q > 512 && folds(problem, 128) && many(128)),
         _ => (64, 64, 2, false),
     };
     let genes = [
@@ -130,21 +131,28 @@ fn folds(problem: &Problem, tile_q: u32) -> bool {
     problem.seqlen_q.div_ceil(tile_q).is_multiple_of(2)
 }
 
+/// How many of so many pieces of work the busiest multiprocessor gets.
+fn rounds_of(work: u64, limits: &DeviceLimits) -> u64 {
+    work.div_ceil(limits.multiprocessors.into())
+}
+
 /// Whether they can, and every multiprocessor then gets about as many pairs as any other, or so many that it hardly matters.
 fn deals_pairs(problem: &Problem, tile_q: u32, limits: &DeviceLimits) -> bool {
-    let (pairs, multiprocessors) = (tiles(problem, tile_q) / 2, u64::from(limits.multiprocessors));
-    let rounds = pairs.div_ceil(multiprocessors);
-    folds(problem, tile_q) && (rounds > 2 || pairs * 10 >= rounds * multiprocessors * 9)
+    let pairs = tiles(problem, tile_q) / 2;
+    let rounds = rounds_of(pairs, limits);
+    folds(problem, tile_q) && (rounds > 2 || pairs * 10 >= rounds * u64::from(limits.multiprocessors) * 9)
 }
 
 /// Under a causal mask the longest work first. Persistent blocks are dealt theirs beforehand: there, two tiles that are
-/// always as much work together, if that deals it evenly.
+/// always as much work together, if that deals it evenly. So it is with widest heads and few tiles of each, whose blocks are
+/// not persistent.
 fn order(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> BlockOrder {
     let tile_q = variant.value(Gene::TileQ);
     let persistent = variant.value(Gene::Persistent) == 1;
+    let wide = variant.family() == Family::Wgmma && problem.head_dim_v > 128 && problem.seqlen_q <= 512;
     match problem.mask {
         Mask::Full => BlockOrder::TilesFirst,
-        Mask::Causal(_) if persistent && deals_pairs(problem, tile_q, limits) => BlockOrder::Folded,
+        Mask::Causal(_) if (persistent || wide) && deals_pairs(problem, tile_q, limits) => BlockOrder::Folded,
         Mask::Causal(_) => BlockOrder::GroupsLongestFirst,
     }
 }
