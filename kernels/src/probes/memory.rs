@@ -53,6 +53,14 @@ probe!(probe_store_chunk, |args| {
     args.output(4 * thread).store_chunk([value, value + 1, value + 2, value + 3]);
 });
 
+probe!(probe_store_chunk_if, |args| {
+    let thread = thread_index();
+    let chunk = args.input(4 * thread).load_chunk();
+    let (to, even) = (args.output(4 * thread), chunk[0].is_multiple_of(2));
+    to.store_chunk_if(even, chunk);
+    to.store_chunk_if(!even, [0; 4]);
+});
+
 probe!(probe_store_f32, |args| {
     let thread = thread_index();
     args.output(thread).store_f32(args.load_f32(thread));

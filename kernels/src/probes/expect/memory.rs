@@ -6,7 +6,8 @@ use super::Probe;
 use super::values::{EDGES, bytes, noise, words};
 use crate::probes::memory::{
     probe_load_chunk, probe_load_pair, probe_load_u16, probe_load_u32, probe_null, probe_shared_chunk,
-    probe_shared_pair, probe_shared_words, probe_store_chunk, probe_store_f32, probe_store_pair, probe_store_u16,
+    probe_shared_pair, probe_shared_words, probe_store_chunk, probe_store_chunk_if, probe_store_f32, probe_store_pair,
+    probe_store_u16,
 };
 
 const THREADS: u32 = 64;
@@ -49,6 +50,10 @@ pub(super) const PROBES: &[Probe] = &[
         || bytes((0..THREADS).map(|thread| thread << 24)),
         |input| bytes(words(input).flat_map(|word| word..word + 4)),
     ),
+    Probe::new("probe_store_chunk_if", probe_store_chunk_if, THREADS, input::<4>, |input| {
+        let chunks = input.chunks(16).map(|chunk| if chunk[0] % 2 == 0 { chunk } else { &[0; 16] });
+        chunks.flatten().copied().collect()
+    }),
     Probe::new("probe_store_f32", probe_store_f32, THREADS, edges, same),
     Probe::new("probe_null", probe_null, 32, || bytes([0]), |_| bytes([1, 0])),
     Probe::new("probe_shared_words", probe_shared_words, THREADS, edges, |input| {
