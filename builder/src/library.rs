@@ -8,6 +8,7 @@ use spec::{Kernel, Sm};
 
 use crate::batch::CATALOG_PARALLELISM;
 use crate::cargo::{recipe, simt_recipe};
+use crate::catalog::Entry;
 use crate::compile::{self, Rejection};
 use crate::files::{read_text, sha256, write_whole};
 use crate::store::Index;
@@ -128,6 +129,23 @@ impl Library {
             let manifest = catalog.manifest();
             self.sources.as_ref().is_none_or(|sources| *sources == manifest.sources && recipe() == manifest.recipe)
         })
+    }
+
+    /// Puts what the catalog has for a target into the store that is kept in, so that it is not compiled again. Only if the
+    /// catalog was made of the sources and by the compiler at hand; says how many kernels that were.
+    pub fn take_up_catalog(&self, sm: Sm) -> Result<usize, BuildError> {
+        let origin = self.origin(sm)?;
+        let fresh = self.fresh_catalog().filter(|catalog| catalog.manifest().toolchain == origin.toolchain);
+        let Some(catalog) = fresh else { return Ok(0) };
+        let index = self.own.index(&origin)?;
+        let kernels: Vec<_> = catalog.entries(sm).map(|entry| entry.kernel).collect();
+        for (kernel, Entry { sha256, facts, .. }) in catalog.extract(&kernels, sm, &self.own)? {
+            if let Some(facts) = facts {
+                self.own.put_facts(&sha256, &facts)?;
+            }
+            index.put(&kernel, &Outcome::Built { sha256 })?;
+        }
+        Ok(kernels.len())
     }
 
     /// Whether any kernel can be compiled here; otherwise only [`Library::available`] ones can be had.
@@ -437,5 +455,26 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&results[0].as_ref().unwrap().path).unwrap(), "text");
         let error = results[1].as_ref().unwrap_err().to_string();
         assert!(error.contains("cargo: ") && error.ends_with("the catalog does not have it"), "{error}");
+    }
+
+    #[test]
+    fn a_catalog_of_the_same_sources_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        write_whole(&dir.path().join("kernels/Cargo.toml"), b"[package]").unwrap();
+        let project = Project::at(dir.path()).unwrap();
+        let kernel = Variant::smallest(Family::Mma).kernel(&Problem::SEED);
+        let catalog_of = |sources: &str| {
+            let shipped = Shipped { kernel, sm: Sm::Sm80, text: "text".to_owned(), facts: None };
+            Catalog::write(&project.catalog(), sources, &recipe(), Toolchain::broken().version(), vec![shipped])
+                .unwrap();
+            Library::of(project.clone(), Ok(Toolchain::broken()), None).unwrap()
+        };
+        let library = catalog_of("others");
+        assert_eq!(library.take_up_catalog(Sm::Sm80).unwrap(), 0);
+        assert_eq!(library.missing(&[kernel], Sm::Sm80).unwrap(), [kernel]);
+        let library = catalog_of(&project.ptx_sources().unwrap());
+        assert_eq!(library.take_up_catalog(Sm::Sm80).unwrap(), 1);
+        assert_eq!(library.missing(&[kernel], Sm::Sm80).unwrap(), []);
+        assert_eq!(library.missing(&[kernel], Sm::Sm90a).unwrap(), [kernel]);
     }
 }
