@@ -62,15 +62,18 @@ jit() {
     run jit python3 scripts/gpu/jit.py target/evoattn/store/ptx
 }
 
+# What is recorded for this GPU already, if anything is.
 records() {
-    [ -f "$out/dispatch.json" ] || cp "$(ls -t records/dispatch/*.json | head -n1)" "$out/dispatch.json"
+    local gpu
+    gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n1 | tr 'A-Z ' 'a-z-')
+    [ -f "$out/dispatch.json" ] || [ ! -f "records/dispatch/$gpu.json" ] || cp "records/dispatch/$gpu.json" "$out/dispatch.json"
 }
 
 bench() {
-    local dtype=$1 suites=seed,short,prefill,gqa
+    local dtype=$1 suites=seed,short,prefill,gqa chosen=
     records
-    run "ours-$dtype" sh -c "'$bin/host' bench --suite $suites --dtype $dtype --dispatch '$out/dispatch.json' \
-        --record '$out/dispatch.json' >'$out/ours-$dtype.jsonl'"
+    [ ! -f "$out/dispatch.json" ] || chosen="--dispatch '$out/dispatch.json'"
+    run "ours-$dtype" sh -c "'$bin/host' bench --suite $suites --dtype $dtype $chosen --record '$out/dispatch.json' >'$out/ours-$dtype.jsonl'"
     [ -f "$carry/peers/baselines.py" ] || return 0
     run "peers-$dtype" sh -c "PYTHONPATH=$carry/peers/site python3 '$carry/peers/baselines.py' --suite $suites --dtype $dtype \
         --backends flash,cudnn,fa3 >'$out/peers-$dtype.jsonl'"
