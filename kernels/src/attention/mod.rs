@@ -19,7 +19,7 @@ pub use fragment::{FragmentScores, across_quad, finish_scores, pack_operand, res
 pub use load::{Loader, Source, Span, copy_tile, load_tile};
 pub use mask::Mask;
 pub use merge::{Partials, merge};
-pub use output::{complete, send_output, stage_output, store_output};
+pub use output::{Destination, complete, send_output, stage_output, store_output};
 pub use products::{copy_panels, issue_output, issue_scores, pack_probabilities, scores_by_warp};
 pub use softmax::{Rescale, RowState, Scale};
 pub use work::{Coordinates, Rows, Work};

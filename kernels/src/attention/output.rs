@@ -2,8 +2,10 @@
 
 use spec::layout::{CHUNK, panels};
 
-use super::{Loader, RowState, Scale, Work, across_quad, pack_operand};
-use crate::gpu::{Half, Shared, opaque, store_matrices, sync_warp};
+use spec::AttentionArgs;
+
+use super::{Coordinates, Loader, RowState, Rows, Scale, Work, across_quad, pack_operand};
+use crate::gpu::{Global, HALF_BYTES, Half, Shared, opaque, store_matrices, sync_warp};
 use crate::tile::{Lane, SharedTile, matrix_row_a};
 
 /// Completes the sums of a fragment's two rows over the lanes that share them.
@@ -68,13 +70,47 @@ pub fn stage_output<E: Half, const N: usize>(
     sync_warp();
 }
 
+/// Where a query tile's rows of 16-bit output and their LSE go.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination {
+    /// O from the tile's first row on.
+    o: Rows,
+    /// LSE of that row; null if it is not wanted.
+    lse: Global,
+    /// Rows of the tile that exist.
+    rows: u32,
+}
+
+impl Destination {
+    /// That of the tile of `tile_q` rows at these coordinates.
+    #[inline(always)]
+    pub fn of(tile: Coordinates, args: &AttentionArgs, tile_q: u32) -> Self {
+        let Coordinates { batch, head, first_row } = tile;
+        let row = i64::from(batch * args.heads_q + head) * i64::from(args.seqlen_q) + i64::from(first_row);
+        let lse = Global::new(args.lse);
+        Self {
+            o: Rows::of(args.o, &args.o_strides, batch, head, HALF_BYTES).from(first_row),
+            lse: if lse.is_null() { lse } else { lse.at(row * 4) },
+            rows: tile.rows(args, tile_q),
+        }
+    }
+
+    /// Writes the LSE of a row if it is wanted and the row exists.
+    #[inline(always)]
+    fn store_lse(&self, row: u32, lse: f32) {
+        if !self.lse.is_null() && row < self.rows {
+            self.lse.at(i64::from(row) * 4).store_f32(lse);
+        }
+    }
+}
+
 /// Writes the 16 rows that [`stage_output`] left, from `first_row` of the tile on, in whole rows of 16-byte stores, and their
 /// LSE.
 #[inline(always)]
 pub fn send_output(
     states: [RowState; 2],
     scale: &Scale,
-    work: &Work,
+    to: &Destination,
     first_row: u32,
     head_dim_v: u32,
     staging: Shared,
@@ -84,12 +120,12 @@ pub fn send_output(
     let chunks = head_dim_v * 2 / CHUNK;
     Loader { thread: lane.index(), threads: 32 }.share(16 * chunks, |index| {
         let (row, chunk) = (index / chunks, index % chunks);
-        let to = work.o.row(work.first_row + first_row + row).at(i64::from(chunk * CHUNK));
-        to.store_chunk_if(first_row + row < work.rows, tile.chunk(row, chunk).load_chunk());
+        let place = to.o.row(first_row + row).at(i64::from(chunk * CHUNK));
+        place.store_chunk_if(first_row + row < to.rows, tile.chunk(row, chunk).load_chunk());
     });
     if lane.leads_row() {
-        work.store_lse(first_row + lane.row(), states[0].lse(scale));
-        work.store_lse(first_row + 8 + lane.row(), states[1].lse(scale));
+        to.store_lse(first_row + lane.row(), states[0].lse(scale));
+        to.store_lse(first_row + 8 + lane.row(), states[1].lse(scale));
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Rows {
 
 impl Rows {
     #[inline(always)]
-    fn of(tensor: u64, strides: &Strides, batch: u32, head: u32, element_bytes: u32) -> Self {
+    pub(super) fn of(tensor: u64, strides: &Strides, batch: u32, head: u32, element_bytes: u32) -> Self {
         let element = i64::from(element_bytes);
         let offset = i64::from(batch) * strides.batch + i64::from(head) * strides.head;
         Self { start: Global::new(tensor).at(offset * element), stride: strides.seq * element }
@@ -42,43 +42,31 @@ impl Rows {
 /// Which query tile.
 #[derive(Clone, Copy, Debug)]
 pub struct Coordinates {
-    /// Query head, counted over all batch entries.
-    pub head_total: u32,
     /// Batch entry.
     pub batch: u32,
-    /// Query head of the batch entry.
+    /// Query head.
     pub head: u32,
     /// First query row.
     pub first_row: u32,
 }
 
 impl Coordinates {
-    /// Those of number `block` on the launch's walk over query tiles of `tile_q` rows.
+    /// Query rows of a tile of `tile_q` rows that exist.
     #[inline(always)]
-    pub fn of(block: u32, args: &AttentionArgs, tile_q: u32) -> Self {
-        let (group, in_group) = divide(block, args.walk.heads * args.tiles_q);
-        let first_head = group * args.walk.heads;
-        let (tile, head) = if args.walk.heads == 1 {
-            (in_group, 0)
-        } else {
-            divide(in_group, args.walk.heads.min(args.heads_total - first_head))
-        };
-        let tile = args.walk.tile(tile, args.tiles_q);
-        let head_total = first_head + head;
-        let (batch, head) = divide(head_total, args.heads_q);
-        Self { head_total, batch, head, first_row: tile * tile_q }
+    pub fn rows(&self, args: &AttentionArgs, tile_q: u32) -> u32 {
+        (args.seqlen_q - self.first_row).min(tile_q)
     }
 
     /// As they are kept in memory.
     #[inline(always)]
     pub fn to_words(self) -> [u32; 4] {
-        [self.head_total, self.batch, self.head, self.first_row]
+        [self.batch, self.head, self.first_row, 0]
     }
 
     /// From what [`Coordinates::to_words`] gave.
     #[inline(always)]
-    pub fn from_words([head_total, batch, head, first_row]: [u32; 4]) -> Self {
-        Self { head_total, batch, head, first_row }
+    pub fn from_words([batch, head, first_row, _]: [u32; 4]) -> Self {
+        Self { batch, head, first_row }
     }
 }
 
@@ -119,14 +107,18 @@ impl Work {
     /// The work of number `block`, on elements of so many bytes.
     #[inline(always)]
     pub fn of(block: u32, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Self {
-        Self::at(Coordinates::of(block, args, tile_q), args, tile_q, element_bytes)
-    }
-
-    /// The work at these coordinates.
-    #[inline(always)]
-    pub fn at(coordinates: Coordinates, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Self {
-        let Coordinates { head_total, batch, head, first_row } = coordinates;
+        let (group, in_group) = divide(block, args.walk.heads * args.tiles_q);
+        let first_head = group * args.walk.heads;
+        let (tile, head) = if args.walk.heads == 1 {
+            (in_group, 0)
+        } else {
+            divide(in_group, args.walk.heads.min(args.heads_total - first_head))
+        };
+        let tile = args.walk.tile(tile, args.tiles_q);
+        let head_total = first_head + head;
+        let (batch, head) = divide(head_total, args.heads_q);
         let (head_kv, _) = divide(head, args.heads_per_kv);
+        let first_row = tile * tile_q;
         let lse = Global::new(args.lse);
         let lse_offset = i64::from(head_total) * i64::from(args.seqlen_q) * 4;
         Self {
@@ -142,6 +134,12 @@ impl Work {
             lse: if lse.is_null() { lse } else { lse.at(lse_offset) },
             mask: Mask::new(args),
         }
+    }
+
+    /// Where the tile is.
+    #[inline(always)]
+    pub fn coordinates(&self) -> Coordinates {
+        Coordinates { batch: self.batch, head: self.head, first_row: self.first_row }
     }
 
     /// Keys that some row of the tile sees: `0..keys`.

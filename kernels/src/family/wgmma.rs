@@ -13,8 +13,8 @@ use spec::{
 };
 
 use crate::attention::{
-    Coordinates, Rescale, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
-    pack_probabilities, rescale, scores_by_warp, send_output, softmax, softmax_against, stage_output,
+    Coordinates, Destination, Mask, Rescale, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output,
+    issue_scores, pack_probabilities, rescale, scores_by_warp, send_output, softmax, softmax_against, stage_output,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
@@ -130,6 +130,7 @@ struct Block {
 impl Block {
     #[inline(always)]
     fn new<G: Genes>(shared: Shared) -> Self {
+        const { assert!(4 * (G::CONSUMERS + G::STAGES) * Mbarrier::BYTES <= POSTED) };
         let barrier = Mbarrier::new(shared);
         let ring = |tiles, tile, first| Ring {
             tiles: shared.at(tiles),
@@ -269,7 +270,9 @@ struct Tiles {
 #[derive(Clone, Copy)]
 struct Tile {
     at: Coordinates,
-    work: Work,
+    /// Query rows that exist.
+    rows: u32,
+    mask: Mask,
     /// Key tiles, at least one: if no row sees a key, one of zeros that the mask hides.
     steps: u32,
     /// Where the first of them is. Counted, not carried over from the last tile's steps: there the assembler loses sight of
@@ -297,13 +300,13 @@ impl Tiles {
         Self { next: block_index() * run, count: 0, steps: 0 }
     }
 
-    /// The next tile, of which `coordinates` says by its number and place which it is.
+    /// The next tile. `coordinates` says by its place for rows which it is.
     #[inline(always)]
-    fn take<G: Genes>(&mut self, args: &AttentionArgs, coordinates: impl FnOnce(u32, Slot) -> Coordinates) -> Tile {
+    fn take<G: Genes>(&mut self, args: &AttentionArgs, coordinates: impl FnOnce(Slot) -> Coordinates) -> Tile {
         let (slot, place) = (Slot::of(self.steps, G::STAGES), Slot::of(self.count, G::LAYOUT.places));
-        let at = coordinates(self.next, place);
-        let work = Work::at(at, args, G::TILE_Q, HALF_BYTES);
-        let steps = work.keys().div_ceil(G::TILE_KV).max(1);
+        let at = coordinates(place);
+        let (rows, mask) = (at.rows(args, G::TILE_Q), Mask::new(args));
+        let steps = mask.visible(at.first_row + rows - 1).div_ceil(G::TILE_KV).max(1);
         if G::PERSISTENT {
             let run = args.walk.run();
             self.next += 1;
@@ -314,7 +317,7 @@ impl Tiles {
         let turned = G::PERSISTENT && self.count % 2 == 1;
         self.count += 1;
         self.steps += steps;
-        Tile { at, work, steps, slot, place, turned }
+        Tile { at, rows, mask, steps, slot, place, turned }
     }
 
     #[inline(always)]
@@ -328,8 +331,9 @@ impl Tiles {
 fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap; 3]) {
     let mut tiles = Tiles::of_this_block::<G>(args);
     loop {
-        let tile = tiles.take::<G>(args, |number, _| Coordinates::of(number, args, G::TILE_Q));
-        let Tile { work, steps, mut slot, place, .. } = tile;
+        let work = Work::of(tiles.next, args, G::TILE_Q, HALF_BYTES);
+        let tile = tiles.take::<G>(args, |_| work.coordinates());
+        let Tile { steps, mut slot, place, .. } = tile;
         let mut consumer = 0;
         while consumer < G::CONSUMERS {
             let barrier = place.stage * G::CONSUMERS + consumer;
@@ -390,7 +394,7 @@ fn consume<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usi
         // The first turn is the other's.
         arrive_group(1, 256);
     }
-    let posted = |_, place| block.take_rows::<G>(place, consumer);
+    let posted = |place| block.take_rows::<G>(place, consumer);
     let mut tiles = Tiles::of_this_block::<G>(args);
     let mut rows = Consumer::<G, KV16, V8>::new(args, block, consumer, thread, tiles.take::<G>(args, posted));
     if G::OVERLAP {
@@ -488,8 +492,8 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     fn send(&self, args: &AttentionArgs, Done { place, first_row, states }: Done) {
         // Read anew: where the output goes would take registers from the steps.
         let at = self.block.posted::<G>(place, self.consumer);
-        let work = Work::at(at, args, G::TILE_Q, HALF_BYTES);
-        send_output(states, &self.scale, &work, first_row, G::HEAD_DIM_V, self.staging(place), self.lane);
+        let to = Destination::of(at, args, G::TILE_Q);
+        send_output(states, &self.scale, &to, first_row, G::HEAD_DIM_V, self.staging(place), self.lane);
         if G::PERSISTENT {
             publish_shared();
             sync_warp();
@@ -524,16 +528,16 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
     {
-        let Tile { work, steps, .. } = self.tile;
+        let Tile { at, rows, mask, steps, .. } = self.tile;
         let first_row = self.tile.first_row::<G>(self.consumer);
-        let own = if first_row < work.rows {
-            let last_row = (first_row + 63).min(work.rows - 1);
-            work.mask.visible(work.first_row + last_row).div_ceil(G::TILE_KV).max(1)
+        let own = if first_row < rows {
+            let last_row = (first_row + 63).min(rows - 1);
+            mask.visible(at.first_row + last_row).div_ceil(G::TILE_KV).max(1)
         } else {
             1
         };
         // The first steps need no mask: a loop of their own keeps its branches out of them.
-        let visible = work.mask.visible(work.first_row + first_row);
+        let visible = mask.visible(at.first_row + first_row);
         let unmasked = if self.scale.turns() { 0 } else { (visible / G::TILE_KV).min(own) };
         // The same in a warp; the assembler had better know.
         let (own, unmasked) = (uniform(own), uniform(unmasked));
@@ -621,10 +625,10 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     #[inline(always)]
     fn finish_scores<const KV8: usize, const MASKED: bool>(&self, scores: &mut [[f32; 4]; KV8], step: u32) {
         if MASKED {
-            let row = self.tile.work.first_row + self.first_row();
+            let row = self.tile.at.first_row + self.first_row();
             // Or the first step's columns, the same in every tile, would take up a register each.
             let key = opaque(step * G::TILE_KV);
-            finish_scores(scores, &self.scale, &self.tile.work.mask, row, key, self.lane);
+            finish_scores(scores, &self.scale, &self.tile.mask, row, key, self.lane);
         }
     }
 
