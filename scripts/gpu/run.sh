@@ -64,9 +64,10 @@ jit() {
 
 # What is recorded for this GPU already, if anything is.
 records() {
-    local gpu
-    gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n1 | tr 'A-Z ' 'a-z-')
-    [ -f "$out/dispatch.json" ] || [ ! -f "records/dispatch/$gpu.json" ] || cp "records/dispatch/$gpu.json" "$out/dispatch.json"
+    local gpu recorded
+    gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n1)
+    recorded=$(grep -lF "\"gpu\": \"$gpu\"" records/dispatch/*.json)
+    [ -f "$out/dispatch.json" ] || [ -z "$recorded" ] || cp "$recorded" "$out/dispatch.json"
 }
 
 bench() {
