@@ -417,7 +417,9 @@ fn a_merge_passes_what_its_parts_say() -> Outcome {
     })?;
     ensure(passed.q == passed.k && passed.q != 0 && passed.seqlen_kv == 4, || format!("{passed:x?}"))?;
     let strides = Strides { batch: 64, seq: 3 * entry as i64, head: 8 * 64 };
-    ensure(passed.v_strides == strides && (passed.heads_q, passed.heads_total) == (5, 40), || format!("{passed:?}"))?;
+    ensure(passed.v_strides == strides && (passed.heads_q.value, passed.tiles_total) == (5, 40), || {
+        format!("{passed:?}")
+    })?;
     ensure(merge.scratch_bytes() == 4 * 120 * 4, || merge.scratch_bytes().to_string())
 }
 

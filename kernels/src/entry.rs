@@ -67,7 +67,7 @@ macro_rules! entry {
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, kv_split: $kv_split:literal,
      stages: $stages:literal, q_in_registers: $q_in_registers:literal, shared_pad: $shared_pad:literal,
      exp_poly: $exp_poly:literal, lazy_rescale: $lazy_rescale:literal, blocks_per_sm: $blocks_per_sm:literal,
-     cache_hint: $cache_hint:literal, early_launch: $early_launch:literal $(,)?) => {
+     cache_hint: $cache_hint:literal, copy_engine: $copy_engine:tt, early_launch: $early_launch:literal $(,)?) => {
         const _: () = {
             enum Genes {}
             impl $crate::family::mma::Genes for Genes {
@@ -84,16 +84,17 @@ macro_rules! entry {
                 const EXP_POLY: u32 = $exp_poly;
                 const LAZY_RESCALE: bool = $lazy_rescale == 1;
                 const CACHE_HINT: $crate::gpu::CacheHint = $crate::gpu::CacheHint::from_gene($cache_hint);
+                const COPY_ENGINE: bool = $copy_engine == 1;
                 const EARLY_LAUNCH: bool = $early_launch == 1;
             }
-            $crate::export!($features, $symbol, |args, more| $crate::family::mma::attention::<
+            $crate::export!(copy_engine: $copy_engine, $features, $symbol, |args, more, maps| $crate::family::mma::attention::<
                 $crate::gpu::$dtype,
                 Genes,
                 { $tile_q * $kv_split / ($warps * 16) },
                 { ($qk as usize).div_ceil(16) },
                 { $tile_kv / 8 },
                 { ($v as usize).div_ceil(16) * 2 },
-            >(args, more));
+            >(args, more, maps));
         };
     };
     (features: Plain, family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
@@ -175,10 +176,23 @@ macro_rules! run {
 }
 
 /// Exports `$body` as an entry point. It sees `$args`, an [`&AttentionArgs`](crate::AttentionArgs), and `$more`: the second
-/// argument of its kind, or `&()` for plain entry points, which have none.
+/// argument of its kind, or `&()` for plain entry points, which have none. Where the copy engine may copy, it sees `$maps` too:
+/// tensor maps or none.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export {
+    (copy_engine: 0, $features:ident, $symbol:ident, |$args:ident, $more:ident, $maps:ident| $body:expr) => {
+        $crate::export!($features, $symbol, |$args, $more| {
+            let $maps = None;
+            $body
+        });
+    };
+    (copy_engine: 1, Plain, $symbol:ident, |$args:ident, $more:ident, $maps:ident| $body:expr) => {
+        $crate::export!(Mapped, $symbol, |$args, maps| {
+            let ($more, $maps) = (&(), Some(maps));
+            $body
+        });
+    };
     (Plain, $symbol:ident, |$args:ident, $more:ident| $body:expr) => {
         /// # Safety
         ///

@@ -1,5 +1,7 @@
 //! What every attention kernel receives.
 
+use crate::Divisor;
+
 /// Strides of one tensor of shape `[batch, seqlen, heads, head_dim]`, in elements. The last dimension is contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -88,7 +90,44 @@ pub enum TileOrder {
     Folded = 2,
 }
 
+/// What takes the number of a block, or of a persistent block's turn, apart along a [`BlockWalk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct GroupDivisors {
+    /// Query tiles of a group of heads.
+    pub tiles: Divisor,
+    /// Heads of a group.
+    pub heads: Divisor,
+    /// Heads of the last group, which may have fewer.
+    pub heads_of_last: Divisor,
+    /// Number of the last group.
+    pub last: u32,
+}
+
+impl GroupDivisors {
+    /// Number of the block's query tile along the walk, which begins with 0 in every head, and its head among those of all batch
+    /// entries.
+    #[inline(always)]
+    pub const fn split(&self, block: u32) -> (u32, u32) {
+        let (group, in_group) = self.tiles.divide(block);
+        let heads = if group == self.last { self.heads_of_last } else { self.heads };
+        let (tile, head) = heads.divide(in_group);
+        (tile, group * self.heads.value + head)
+    }
+}
+
 impl BlockWalk {
+    /// What takes apart the numbers of blocks of `tiles_q` query tiles for each of so many heads, at least one of each.
+    pub const fn groups(&self, heads_total: u32, tiles_q: u32) -> GroupDivisors {
+        let last = (heads_total - 1) / self.heads;
+        GroupDivisors {
+            tiles: Divisor::new(self.heads * tiles_q),
+            heads: Divisor::new(self.heads),
+            heads_of_last: Divisor::new(heads_total - last * self.heads),
+            last,
+        }
+    }
+
     /// Which of a head's `tiles_q` query tiles is taken as number `n`.
     #[inline(always)]
     pub const fn tile(&self, n: u32, tiles_q: u32) -> u32 {
@@ -135,17 +174,19 @@ pub struct AttentionArgs {
     /// Strides of O.
     pub o_strides: Strides,
     /// Query heads.
-    pub heads_q: u32,
+    pub heads_q: Divisor,
     /// Query heads that share one K/V head.
-    pub heads_per_kv: u32,
+    pub heads_per_kv: Divisor,
+    /// What takes a block's number apart.
+    pub groups: GroupDivisors,
     /// Query rows.
     pub seqlen_q: u32,
     /// Keys.
     pub seqlen_kv: u32,
     /// Query tiles of one head: `ceil(seqlen_q / tile_q)`.
     pub tiles_q: u32,
-    /// batch x heads_q.
-    pub heads_total: u32,
+    /// Query tiles of all heads of all batch entries.
+    pub tiles_total: u32,
     /// Row `i` sees key `j` if `j <= i + diagonal`; `i32::MAX / 2` when nothing is masked.
     pub diagonal: i32,
     /// Which block does what.

@@ -32,6 +32,11 @@ impl Sm {
         matches!(self, Self::Sm90a)
     }
 
+    /// Whether boxes of a tensor can be copied without a thread's doing (TMA).
+    pub const fn has_copy_engine(self) -> bool {
+        matches!(self, Self::Sm90a)
+    }
+
     /// The best target for a GPU of this compute capability; `None` below 8.0.
     pub const fn for_capability(major: u32, minor: u32) -> Option<Self> {
         match (major, minor) {

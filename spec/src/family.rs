@@ -40,6 +40,7 @@ const MMA: &[Domain] = &[
     Domain { gene: Gene::LazyRescale, values: &[0, 1] },
     Domain { gene: Gene::BlocksPerSm, values: &[1, 2, 3, 4] },
     Domain { gene: Gene::CacheHint, values: &[0, 1, 2] },
+    Domain { gene: Gene::CopyEngine, values: &[0, 1] },
     Domain { gene: Gene::BlockOrder, values: &[0, 1, 2, 3, 4] },
     Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
     Domain { gene: Gene::L2Window, values: &[0, 1] },

@@ -61,6 +61,8 @@ pub enum Gene {
     BlocksPerSm,
     /// L2 hint of K/V loads: 0 none, 1 evict last, 2 fetch 128 bytes.
     CacheHint,
+    /// 0: threads copy Q, K and V in chunks of 16 bytes; 1: the copy engine brings them in boxes, while the threads compute (sm_90).
+    CopyEngine,
     /// A [`crate::BlockOrder`].
     BlockOrder,
     /// 1: as many blocks as there are multiprocessors; each takes every so many-th query tile, and K and V of the next one
@@ -78,7 +80,7 @@ impl Gene {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All genes, in the order of their declaration.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::TileQ,
         Self::TileKv,
         Self::Warps,
@@ -95,6 +97,7 @@ impl Gene {
         Self::LazyRescale,
         Self::BlocksPerSm,
         Self::CacheHint,
+        Self::CopyEngine,
         Self::BlockOrder,
         Self::Persistent,
         Self::EarlyLaunch,
@@ -120,6 +123,7 @@ impl Gene {
             Self::LazyRescale => "lazy_rescale",
             Self::BlocksPerSm => "blocks_per_sm",
             Self::CacheHint => "cache_hint",
+            Self::CopyEngine => "copy_engine",
             Self::BlockOrder => "block_order",
             Self::Persistent => "persistent",
             Self::EarlyLaunch => "early_launch",
@@ -139,6 +143,7 @@ impl Gene {
     pub const fn works_on(self, sm: Sm) -> bool {
         match self {
             Self::EarlyLaunch => sm.launches_early(),
+            Self::CopyEngine => sm.has_copy_engine(),
             _ => true,
         }
     }
@@ -147,7 +152,7 @@ impl Gene {
     pub const fn theme(self) -> Theme {
         match self {
             Self::CacheHint | Self::BlockOrder | Self::L2Window => Theme::L2,
-            Self::LoadBytes | Self::SharedPad | Self::Stages => Theme::Memory,
+            Self::LoadBytes | Self::SharedPad | Self::Stages | Self::CopyEngine => Theme::Memory,
             Self::TileQ
             | Self::TileKv
             | Self::Warps

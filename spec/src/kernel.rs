@@ -99,7 +99,8 @@ impl Kernel {
 
     /// Whether its second argument is [`TensorMaps`](crate::TensorMaps).
     pub fn takes_tensor_maps(&self) -> bool {
-        self.family() == Some(Family::Wgmma)
+        self.attention()
+            .is_some_and(|kernel| kernel.family() == Family::Wgmma || kernel.code.value(Gene::CopyEngine) == 1)
     }
 
     /// Its name as an identifier.

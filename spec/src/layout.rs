@@ -82,12 +82,16 @@ pub struct MmaLayout {
     pub ring: u32,
     /// A group's partial result.
     pub partial: PartialLayout,
+    /// Start of the copy engine's barriers: Q's, then K's and V's of each stage of each ring. Behind all the rest, since partial
+    /// results start at 0.
+    pub barriers: u32,
     /// All of it.
     pub bytes: u32,
 }
 
 impl MmaLayout {
     /// The layout for 16-bit elements; `pad` chunks after each row, groups of warps that share the keys, stages per ring.
+    #[expect(clippy::too_many_arguments, reason = "one for each gene that matters")]
     pub const fn new(
         tile_q: u32,
         tile_kv: u32,
@@ -96,6 +100,7 @@ impl MmaLayout {
         pad: u32,
         groups: u32,
         stages: u32,
+        copy_engine: bool,
     ) -> Self {
         // Tensor-core steps are 16 wide: rows are filled with zeros up to there.
         let qk_pitch = round_up(head_dim_qk, 16) * 2 + pad * CHUNK;
@@ -106,17 +111,25 @@ impl MmaLayout {
         let ring = stage * stages;
         let partial = PartialLayout::new(tile_q, head_dim_v);
         let merge = if groups > 1 { groups * partial.bytes } else { 0 };
-        Self { qk_pitch, v_pitch, rings, v_in_stage, stage, ring, partial, bytes: max(rings + groups * ring, merge) }
+        let barriers = max(rings + groups * ring, merge);
+        let bytes = barriers + if copy_engine { (1 + 2 * groups * stages) * BARRIER } else { 0 };
+        Self { qk_pitch, v_pitch, rings, v_in_stage, stage, ring, partial, barriers, bytes }
     }
 }
 
 /// Columns of a panel: what the copy engine permutes and a product reads at a time.
 pub const PANEL: u32 = 64;
 
+/// Bytes of a row of a panel.
+pub const PANEL_ROW: u32 = PANEL * 2;
+
 /// Bytes of a tile of `rows` rows, kept as panels of 64 columns of 16-bit elements.
 pub const fn panels(rows: u32, head_dim: u32) -> u32 {
     rows * round_up(head_dim, PANEL) * 2
 }
+
+/// Bytes of a barrier.
+pub const BARRIER: u32 = 8;
 
 /// Space for barriers, from 0 on: it keeps the tiles after it aligned to the 1024 bytes that the permutation needs.
 pub const BARRIERS: u32 = 1024;

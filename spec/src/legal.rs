@@ -1,9 +1,9 @@
 //! The only place that decides whether a variant fits a problem and a GPU.
 
-use crate::layout::{MmaLayout, TiledLayout, WGMMA_REGISTERS, WgmmaLayout, WgmmaSplitLayout};
+use crate::layout::{MmaLayout, PANEL, TiledLayout, WGMMA_REGISTERS, WgmmaLayout, WgmmaSplitLayout};
 use crate::{
-    AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Dtype, Family, Features, Gene, MapBoxes, Problem, Sm, Strides,
-    Variant,
+    AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Divisor, Dtype, Family, Features, Gene, MapBoxes, Problem, Sm,
+    Strides, Variant,
 };
 
 /// Why a variant cannot run a problem on a GPU.
@@ -287,12 +287,13 @@ impl LaunchGeometry {
             k_strides: strides.k,
             v_strides: strides.v,
             o_strides: strides.o,
-            heads_q: problem.heads_q,
-            heads_per_kv: problem.heads_per_kv(),
+            heads_q: Divisor::new(problem.heads_q),
+            heads_per_kv: Divisor::new(problem.heads_per_kv()),
+            groups: self.walk.groups(problem.batch * problem.heads_q, self.tiles_q),
             seqlen_q: problem.seqlen_q,
             seqlen_kv: problem.seqlen_kv,
             tiles_q: self.tiles_q,
-            heads_total: problem.batch * problem.heads_q,
+            tiles_total: self.tiles_q * problem.batch * problem.heads_q,
             diagonal: problem.diagonal().map_or(FULL_DIAGONAL, |d| d as i32),
             walk: self.walk,
             scale_log2: problem.softmax_scale() * core::f32::consts::LOG2_E,
@@ -362,6 +363,10 @@ fn check_features(variant: &Variant) -> Result<(), Illegal> {
     // What a block works on is then read from memory, which it may not touch so early.
     if variant.value(Gene::EarlyLaunch) == 1 {
         return Err(Illegal::Together { gene: Gene::EarlyLaunch, needs: "a problem without features" });
+    }
+    // Pages and packed rows are no boxes of one tensor.
+    if variant.value(Gene::CopyEngine) == 1 {
+        return Err(Illegal::Together { gene: Gene::CopyEngine, needs: "a problem without features" });
     }
     Ok(())
 }
@@ -520,6 +525,15 @@ fn mma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
             return Err(Illegal::Swizzle { head_dim, chunks });
         }
     }
+    let copy_engine = variant.value(Gene::CopyEngine) == 1;
+    if copy_engine {
+        check_copy_strides(problem)?;
+        let panels = [problem.head_dim_qk, problem.head_dim_v].iter().all(|head_dim| head_dim.is_multiple_of(PANEL));
+        if !panels || pad != 0 || variant.value(Gene::CacheHint) != 0 {
+            let needs = "head_dims that are multiples of 64, shared_pad=0 and cache_hint=0";
+            return Err(Illegal::Together { gene: Gene::CopyEngine, needs });
+        }
+    }
     let layout = MmaLayout::new(
         tile_q,
         tile_kv,
@@ -528,12 +542,14 @@ fn mma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
         pad,
         groups,
         variant.value(Gene::Stages),
+        copy_engine,
     );
     // Accumulators of 16 x 8 take 4 registers of each lane; Q fragments of 16 x 16 as many.
     let (qk16, v16) = (problem.head_dim_qk.div_ceil(16), problem.head_dim_v.div_ceil(16));
     let q = if variant.value(Gene::QInRegisters) == 1 { qk16 * 4 } else { 0 };
     let registers = rows / 16 * (tile_kv / 2 + v16 * 8 + q + 4);
-    Ok(Need { shared_bytes: layout.bytes, registers, boxes: None })
+    let boxes = copy_engine.then_some(MapBoxes { q: tile_q, kv: tile_kv });
+    Ok(Need { shared_bytes: layout.bytes, registers, boxes })
 }
 
 fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {

@@ -14,6 +14,7 @@ mod append;
 mod args;
 mod defaults;
 mod device;
+mod divisor;
 mod dtype;
 mod family;
 mod features;
@@ -27,9 +28,12 @@ mod problem;
 mod variant;
 
 pub use append::{APPEND_LANES, APPEND_THREADS, Append, AppendAddresses, AppendArgs};
-pub use args::{AttentionArgs, BlockOrder, BlockWalk, MapBoxes, MappedArgs, Strides, TensorMaps, TileOrder};
+pub use args::{
+    AttentionArgs, BlockOrder, BlockWalk, GroupDivisors, MapBoxes, MappedArgs, Strides, TensorMaps, TileOrder,
+};
 pub use defaults::defaults;
 pub use device::{DeviceLimits, Sm};
+pub use divisor::Divisor;
 pub use dtype::Dtype;
 pub use family::Family;
 pub use features::{

@@ -86,7 +86,7 @@ impl Destination {
     #[inline(always)]
     pub fn of(tile: Coordinates, args: &AttentionArgs, tile_q: u32) -> Self {
         let Coordinates { batch, head, first_row } = tile;
-        let row = i64::from(batch * args.heads_q + head) * i64::from(args.seqlen_q) + i64::from(first_row);
+        let row = i64::from(batch * args.heads_q.value + head) * i64::from(args.seqlen_q) + i64::from(first_row);
         let lse = Global::new(args.lse);
         Self {
             o: Rows::of(args.o, &args.o_strides, batch, head, HALF_BYTES).from(first_row),

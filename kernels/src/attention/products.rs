@@ -1,14 +1,11 @@
 //! The two matrix products on `wgmma`, over tiles kept as panels of 64 columns.
 
-use spec::layout::PANEL;
+use spec::layout::{PANEL, PANEL_ROW, panels};
 
 use super::pack_operand;
 use crate::gpu::wgmma::{Descriptor, InFlight, Operand, Product};
 use crate::gpu::{Half, Mbarrier, Shared, TensorMap, load_matrices, opaque};
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k};
-
-/// Bytes of a row of a panel.
-const PANEL_ROW: u32 = PANEL * 2;
 
 /// Starts copying rows `row..row + rows` of a head to panels at `to`, and lets `barrier` expect them.
 #[inline(always)]
@@ -25,6 +22,24 @@ pub fn copy_panels(
         map.load(to.at(panel * rows * PANEL_ROW), barrier, [batch, head, row, panel * PANEL]);
         panel += 1;
     }
+}
+
+/// Starts copying K and V of the keys `row..row + keys` to a stage: K's panels, then V's. K fills the barrier `full`, V the one after
+/// it.
+#[inline(always)]
+pub fn copy_stage(
+    [k, v]: [TensorMap; 2],
+    stage: Shared,
+    full: Mbarrier,
+    from: [u32; 3],
+    keys: u32,
+    [head_dim_qk, head_dim_v]: [u32; 2],
+) {
+    let k_bytes = panels(keys, head_dim_qk);
+    full.arrive_expecting(k_bytes);
+    copy_panels(k, stage, full, from, keys, head_dim_qk);
+    full.at(1).arrive_expecting(panels(keys, head_dim_v));
+    copy_panels(v, stage.at(k_bytes), full.at(1), from, keys, head_dim_v);
 }
 
 /// Issues `scores = Q K^T` for 64 rows of Q and the `N` x 8 rows of K.

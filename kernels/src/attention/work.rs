@@ -3,7 +3,7 @@
 use spec::{AttentionArgs, Strides};
 
 use super::Mask;
-use crate::gpu::{Global, block_index, divide};
+use crate::gpu::{Global, block_index};
 
 /// The rows of one head of a tensor.
 #[derive(Clone, Copy, Debug)]
@@ -107,17 +107,10 @@ impl Work {
     /// The work of number `block`, on elements of so many bytes.
     #[inline(always)]
     pub fn of(block: u32, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Self {
-        let (group, in_group) = divide(block, args.walk.heads * args.tiles_q);
-        let first_head = group * args.walk.heads;
-        let (tile, head) = if args.walk.heads == 1 {
-            (in_group, 0)
-        } else {
-            divide(in_group, args.walk.heads.min(args.heads_total - first_head))
-        };
+        let (tile, head_total) = args.groups.split(block);
         let tile = args.walk.tile(tile, args.tiles_q);
-        let head_total = first_head + head;
-        let (batch, head) = divide(head_total, args.heads_q);
-        let (head_kv, _) = divide(head, args.heads_per_kv);
+        let (batch, head) = args.heads_q.divide(head_total);
+        let (head_kv, _) = args.heads_per_kv.divide(head);
         let first_row = tile * tile_q;
         let lse = Global::new(args.lse);
         let lse_offset = i64::from(head_total) * i64::from(args.seqlen_q) * 4;

@@ -1,19 +1,21 @@
-//! Attention on the tensor cores by `mma.sync`, with K and V copied ahead by `cp.async` (sm_80 and later).
+//! Attention on the tensor cores by `mma.sync`, with K and V copied ahead (sm_80 and later).
 //!
 //! A block holds one query tile; each warp holds 16 or 32 of its rows. With `KV_SPLIT` groups of warps, each group takes
 //! every so many-th key tile through a ring of its own, and the groups' results are merged at the end: short sequences
 //! fill the GPU that way. Scores, probabilities and the output never leave registers.
 
+mod ring;
+
+use ring::Ring;
 use spec::{AttentionArgs, layout::MmaLayout};
 
 use crate::attention::{
-    Features, FragmentScores, LOGITS_LOG2, Loader, Operand, Partials, RowState, Scale, Source, Span, Work, add_seen,
-    all_finite, any_thread, complete, copy_tile, finish_scores, make_finite, merge, pack_operand, rescale, softmax,
-    store_output,
+    Features, FragmentScores, LOGITS_LOG2, Loader, Operand, Partials, RowState, Scale, Source, add_seen, all_finite,
+    any_thread, complete, finish_scores, make_finite, merge, pack_operand, rescale, softmax, store_output,
 };
 use crate::gpu::{
-    CacheHint, HALF_BYTES, Half, Shared, any_lane, block_index, commit, load_matrices, load_matrices_transposed,
-    opaque, overlap_grids, sync_block, sync_group, thread_index, wait,
+    CacheHint, HALF_BYTES, Half, Shared, TensorMap, any_lane, block_index, load_matrices, load_matrices_transposed,
+    opaque, overlap_grids, sync_block, thread_index,
 };
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
 
@@ -45,6 +47,8 @@ pub trait Genes {
     const LAZY_RESCALE: bool;
     /// What L2 is told about K and V.
     const CACHE_HINT: CacheHint;
+    /// Whether the copy engine copies Q, K and V.
+    const COPY_ENGINE: bool;
     /// Whether blocks start while the kernel before them ends.
     const EARLY_LAUNCH: bool;
     /// Steps whose copies are started before the main loop. The only stage of a ring is refilled when it is read.
@@ -60,6 +64,7 @@ pub trait Genes {
         Self::SHARED_PAD,
         Self::KV_SPLIT,
         Self::STAGES,
+        Self::COPY_ENGINE,
     );
 }
 
@@ -67,16 +72,17 @@ pub trait Genes {
 type Accumulator<const R: usize, const N: usize> = [[[f32; 4]; N]; R];
 
 /// One block's attention. A warp has `R` x 16 rows; head_dim_qk fills `QK16` x 16 columns, head_dim_v `V8` x 8, a key
-/// tile `KV8` x 8.
+/// tile `KV8` x 8. The copy engine, if it copies, takes the tensor maps of Q, K and V.
 #[inline(always)]
 pub fn attention<E: Half, G: Genes, const R: usize, const QK16: usize, const KV8: usize, const V8: usize>(
     args: &AttentionArgs,
     more: &<G::Features as Features>::Args,
+    maps: Option<[TensorMap; 3]>,
 ) {
-    let done = attempt::<E, G, R, QK16, KV8, V8, false>(args, more, thread_index(), block_index());
+    let done = attempt::<E, G, R, QK16, KV8, V8, false>(args, more, maps, thread_index(), block_index());
     if G::Features::ON && !done {
         // Nothing is taken over: what the first attempt found out would take up registers all the time.
-        attempt::<E, G, R, QK16, KV8, V8, true>(args, more, opaque(thread_index()), opaque(block_index()));
+        attempt::<E, G, R, QK16, KV8, V8, true>(args, more, maps, opaque(thread_index()), opaque(block_index()));
     }
 }
 
@@ -94,6 +100,7 @@ fn attempt<
 >(
     args: &AttentionArgs,
     more: &<G::Features as Features>::Args,
+    maps: Option<[TensorMap; 3]>,
     thread: u32,
     block: u32,
 ) -> bool {
@@ -108,21 +115,14 @@ fn attempt<
     let scale = Scale::new(if G::Features::ON { LOGITS_LOG2 } else { args.scale_log2 });
 
     let shared = Shared::base();
-    let q = SharedTile::new(shared, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0);
-    let mut ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, &work);
-
+    let block = Loader { thread, threads: 32 * G::WARPS };
+    let ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, &work, maps);
+    ring.prepare();
     if G::EARLY_LAUNCH {
         overlap_grids();
     }
-    let block = Loader { thread, threads: 32 * G::WARPS };
-    let rows =
-        Span { first: work.first_row, end: work.first_row + work.rows, rows: G::TILE_Q, row_bytes: G::HEAD_DIM_QK * 2 };
-    copy_tile(q, &work.q, rows, CacheHint::None, block);
-    commit();
-    ring.fill(features);
-    // Q is the oldest group of copies; every thread of the block brought some of it.
-    wait(2 * G::AHEAD);
-    sync_block();
+    ring.start(features, block);
+    let q = ring.q();
 
     let mut q_fragments = [[[0; 4]; QK16]; R];
     if G::Q_IN_REGISTERS {
@@ -170,6 +170,7 @@ fn attempt<
         }
         let v = ring.next_v(step);
         add_output::<E, R, KV8, V8>(&mut output, &scores, v, lane);
+        ring.release(step);
         step += 1;
     }
 
@@ -186,114 +187,6 @@ struct Place {
     first_warp_row: u32,
     lane: Lane,
     block: Loader,
-}
-
-/// The K/V tiles of a group of warps, copied `STAGES - 1` steps ahead. Each tile is two groups of copies: K, then V.
-struct Ring<'a, G: Genes> {
-    k: SharedTile,
-    v: SharedTile,
-    group: u32,
-    loader: Loader,
-    work: &'a Work,
-    /// Keys that some row of the block sees.
-    keys: u32,
-    /// Key tiles of this group.
-    steps: u32,
-    genes: core::marker::PhantomData<G>,
-}
-
-impl<'a, G: Genes> Ring<'a, G> {
-    #[inline(always)]
-    fn new(shared: Shared, group: u32, thread: u32, work: &'a Work) -> Self {
-        let start = shared.at(G::LAYOUT.rings + group * G::LAYOUT.ring);
-        let keys = work.keys();
-        let tiles = keys.div_ceil(G::TILE_KV);
-        Self {
-            k: SharedTile::new(start, G::LAYOUT.qk_pitch, G::SHARED_PAD == 0),
-            v: SharedTile::new(start.at(G::LAYOUT.v_in_stage), G::LAYOUT.v_pitch, G::SHARED_PAD == 0),
-            group,
-            loader: Loader { thread, threads: G::GROUP_THREADS },
-            work,
-            keys,
-            steps: (tiles + G::KV_SPLIT - 1 - group) / G::KV_SPLIT,
-            genes: core::marker::PhantomData,
-        }
-    }
-
-    /// First key of a step's tile.
-    #[inline(always)]
-    fn first_key(&self, step: u32) -> u32 {
-        (step * G::KV_SPLIT + self.group) * G::TILE_KV
-    }
-
-    /// Starts the copies of a step; beyond the last step the groups of copies are empty, so that counting them goes on.
-    #[inline(always)]
-    fn copy(&self, step: u32, features: G::Features) {
-        let stage = step % G::STAGES * G::LAYOUT.stage;
-        let span =
-            |head_dim| Span { first: self.first_key(step), end: self.keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
-        if step < self.steps {
-            let (tile, span) = (self.k.at(stage), span(G::HEAD_DIM_QK));
-            if G::Features::ON {
-                copy_tile(tile, &features.source(self.work, Operand::K, HALF_BYTES), span, G::CACHE_HINT, self.loader);
-            } else {
-                copy_tile(tile, &self.work.k, span, G::CACHE_HINT, self.loader);
-            }
-        }
-        commit();
-        if step < self.steps {
-            let (tile, span) = (self.v.at(stage), span(G::HEAD_DIM_V));
-            if G::Features::ON {
-                copy_tile(tile, &features.source(self.work, Operand::V, HALF_BYTES), span, G::CACHE_HINT, self.loader);
-            } else {
-                copy_tile(tile, &self.work.v, span, G::CACHE_HINT, self.loader);
-            }
-        }
-        commit();
-    }
-
-    /// Starts the copies of the first steps.
-    #[inline(always)]
-    fn fill(&mut self, features: G::Features) {
-        let mut step = 0;
-        while step < G::AHEAD {
-            self.copy(step, features);
-            step += 1;
-        }
-    }
-
-    #[inline(always)]
-    fn sync(&self) {
-        sync_group(1 + self.group, G::GROUP_THREADS);
-    }
-
-    /// Waits for a step's K and starts the copies of the step that takes the oldest stage.
-    #[inline(always)]
-    fn next_k(&mut self, step: u32, features: G::Features) -> SharedTile {
-        if G::STAGES == 1 {
-            if step > 0 {
-                // The only stage is free once all warps are past the step before.
-                self.sync();
-                self.copy(step, features);
-            }
-            wait(1);
-            self.sync();
-        } else {
-            wait(2 * G::STAGES - 3);
-            // Also says that all warps are past the step before, whose stage the next copies take.
-            self.sync();
-            self.copy(step + G::STAGES - 1, features);
-        }
-        self.k.at(step % G::STAGES * G::LAYOUT.stage)
-    }
-
-    /// Waits for a step's V.
-    #[inline(always)]
-    fn next_v(&mut self, step: u32) -> SharedTile {
-        wait(2 * G::STAGES - 2);
-        self.sync();
-        self.v.at(step % G::STAGES * G::LAYOUT.stage)
-    }
 }
 
 /// Loads a warp's Q fragments of 16 columns.
@@ -384,8 +277,7 @@ fn complete_output<E: Half, G: Genes, const R: usize, const V8: usize, const CON
     let v = features.source(ring.work, Operand::V, HALF_BYTES);
     let mut step = 0;
     while step < ring.steps {
-        let mut key = ring.first_key(step);
-        let end = (key + G::TILE_KV).min(ring.keys);
+        let [mut key, end] = ring.keys_of(step);
         while key < end {
             let mut r = 0;
             while r < R {
@@ -431,8 +323,7 @@ fn finish<E: Half, G: Genes, const R: usize, const V8: usize, const CONTAINED: b
     let partials = Partials::new(shared, G::LAYOUT.partial, G::TILE_Q);
     if G::KV_SPLIT > 1 {
         // The partial results take the place of Q and the rings.
-        wait(0);
-        sync_block();
+        ring.drain();
     }
     let mut r = 0;
     while r < R {

@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 
 use spec::{
     AttentionArgs,
-    layout::{BARRIERS, CHUNK, POSTED, WGMMA_REGISTERS as REGISTERS, WgmmaLayout, panels},
+    layout::{BARRIER, BARRIERS, CHUNK, POSTED, WGMMA_REGISTERS as REGISTERS, WgmmaLayout, panels},
 };
 
 use crate::attention::{
@@ -130,7 +130,7 @@ struct Block {
 impl Block {
     #[inline(always)]
     fn new<G: Genes>(shared: Shared) -> Self {
-        const { assert!(4 * (G::CONSUMERS + G::STAGES) * Mbarrier::BYTES <= POSTED) };
+        const { assert!(4 * (G::CONSUMERS + G::STAGES) * BARRIER <= POSTED) };
         let barrier = Mbarrier::new(shared);
         let ring = |tiles, tile, first| Ring {
             tiles: shared.at(tiles),
@@ -322,7 +322,7 @@ impl Tiles {
 
     #[inline(always)]
     fn more<G: Genes>(&self, args: &AttentionArgs) -> bool {
-        G::PERSISTENT && self.next < args.tiles_q * args.heads_total
+        G::PERSISTENT && self.next < args.tiles_total
     }
 }
 

@@ -7,8 +7,8 @@
 use spec::{AttentionArgs, layout::WgmmaSplitLayout};
 
 use crate::attention::{
-    Loader, Partials, Plain, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
-    merge, pack_probabilities, rescale, softmax,
+    Loader, Partials, Plain, RowState, Scale, Work, complete, copy_panels, copy_stage, finish_scores, issue_output,
+    issue_scores, merge, pack_probabilities, rescale, softmax,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Product, commit_products, pin};
 use crate::gpu::{
@@ -79,15 +79,11 @@ impl Ring {
 
     /// Starts the copies of a step.
     #[inline(always)]
-    fn fill<G: Genes>(&self, step: u32, work: &Work, k: TensorMap, v: TensorMap) {
+    fn fill<G: Genes>(&self, step: u32, work: &Work, maps: [TensorMap; 2]) {
         let stage = step % G::STAGES;
-        let at = self.start.at(stage * G::LAYOUT.stage);
         let from = [work.batch, work.head_kv, self.first_key::<G>(step)];
-        let (k_full, v_full) = (self.full.at(2 * stage), self.full.at(2 * stage + 1));
-        k_full.arrive_expecting(G::LAYOUT.v_in_stage);
-        copy_panels(k, at, k_full, from, G::TILE_KV, G::HEAD_DIM_QK);
-        v_full.arrive_expecting(G::LAYOUT.stage - G::LAYOUT.v_in_stage);
-        copy_panels(v, at.at(G::LAYOUT.v_in_stage), v_full, from, G::TILE_KV, G::HEAD_DIM_V);
+        let (to, full) = (self.start.at(stage * G::LAYOUT.stage), self.full.at(2 * stage));
+        copy_stage(maps, to, full, from, G::TILE_KV, [G::HEAD_DIM_QK, G::HEAD_DIM_V]);
     }
 }
 
@@ -121,6 +117,11 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         }
         publish_mbarriers();
     }
+    sync_block();
+    if G::CLUSTER > 1 {
+        // Before anyone writes to another block's shared memory, that block must have started.
+        arrive_cluster();
+    }
     if G::EARLY_LAUNCH {
         overlap_grids();
     }
@@ -128,16 +129,11 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         q_full.arrive_expecting(G::LAYOUT.rings - G::LAYOUT.q);
         copy_panels(q_map, q, q_full, [work.batch, work.head, work.first_row], G::TILE_Q, G::HEAD_DIM_QK);
     }
-    sync_block();
-    if G::CLUSTER > 1 {
-        // Before anyone writes to another block's shared memory, that block must have started.
-        arrive_cluster();
-    }
     let lead = thread.is_multiple_of(128);
     if lead {
         let mut step = 0;
         while step < steps.min(G::STAGES) {
-            ring.fill::<G>(step, &work, k_map, v_map);
+            ring.fill::<G>(step, &work, [k_map, v_map]);
             step += 1;
         }
     }
@@ -173,7 +169,7 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
             // All four warps have read the stage.
             sync_group(1 + group, 128);
             if lead {
-                ring.fill::<G>(step + G::STAGES, &work, k_map, v_map);
+                ring.fill::<G>(step + G::STAGES, &work, [k_map, v_map]);
             }
         }
         step += 1;

@@ -3,6 +3,8 @@
 #[cfg(target_arch = "nvptx64")]
 use core::arch::asm;
 
+use spec::layout::BARRIER;
+
 use super::Shared;
 
 /// A barrier of 8 bytes in shared memory. It goes through phases: a phase ends when all arrivals and all expected bytes
@@ -11,9 +13,6 @@ use super::Shared;
 pub struct Mbarrier(Shared);
 
 impl Mbarrier {
-    /// Size in bytes.
-    pub const BYTES: u32 = 8;
-
     /// The barrier at an address.
     #[inline(always)]
     pub fn new(at: Shared) -> Self {
@@ -23,7 +22,7 @@ impl Mbarrier {
     /// The barrier `index` places further on.
     #[inline(always)]
     pub fn at(self, index: u32) -> Self {
-        Self(self.0.at(index * Self::BYTES))
+        Self(self.0.at(index * BARRIER))
     }
 
     /// Its address as the instructions take it.

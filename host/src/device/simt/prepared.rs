@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use simt::{Blocks, Buffer, CallError, Class, Entry, Launch, Stats, address_of};
 use spec::{
-    AttentionArgs, BlockWalk, ExtraAddresses, FeatureArgs, Gene, Kernel, LaunchGeometry, MatrixStrides, PlainMap,
-    Problem, Strides, TensorMaps, Variant,
+    AttentionArgs, BlockWalk, ExtraAddresses, FeatureArgs, Gene, GroupDivisors, Kernel, LaunchGeometry, MatrixStrides,
+    PlainMap, Problem, Strides, TensorMaps, Variant,
 };
 
 use super::blocks;
@@ -133,12 +133,13 @@ fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
         o_strides,
         heads_q,
         heads_per_kv,
+        groups: GroupDivisors { tiles, heads: group, heads_of_last, last },
         seqlen_q,
         seqlen_kv,
         tiles_q,
-        heads_total,
+        tiles_total,
         diagonal,
-        walk: BlockWalk { heads, tiles },
+        walk: BlockWalk { heads: group_heads, tiles: order },
         scale_log2,
     } = *args;
     let mut bytes = vec![];
@@ -146,10 +147,12 @@ fn bytes_of(args: &AttentionArgs) -> Vec<u8> {
     for Strides { batch, seq, head } in [q_strides, k_strides, v_strides, o_strides] {
         [batch, seq, head].iter().for_each(|stride| bytes.extend(stride.to_ne_bytes()));
     }
-    let counts = [heads_q, heads_per_kv, seqlen_q, seqlen_kv, tiles_q, heads_total];
+    let divisors = [heads_q, heads_per_kv, tiles, group, heads_of_last];
+    divisors.iter().flat_map(|divisor| divisor.to_words()).for_each(|word| bytes.extend(word.to_ne_bytes()));
+    let counts = [last, seqlen_q, seqlen_kv, tiles_q, tiles_total];
     counts.iter().for_each(|count| bytes.extend(count.to_ne_bytes()));
     bytes.extend(diagonal.to_ne_bytes());
-    [heads, tiles].iter().for_each(|word| bytes.extend(word.to_ne_bytes()));
+    [group_heads, order].iter().for_each(|word| bytes.extend(word.to_ne_bytes()));
     bytes.extend(scale_log2.to_ne_bytes());
     bytes.resize(size_of::<AttentionArgs>(), 0);
     bytes

@@ -1,0 +1,253 @@
+//! Copies of Q, K and V ahead of the steps that read them: by the threads themselves (`cp.async`), or by the copy engine.
+
+use core::marker::PhantomData;
+
+use spec::layout::panels;
+
+use super::Genes;
+use crate::attention::{Features, Loader, Operand, Span, Work, copy_panels, copy_stage, copy_tile};
+use crate::gpu::{
+    CacheHint, HALF_BYTES, Mbarrier, Shared, TensorMap, commit, publish_mbarriers, sync_block, sync_group, wait,
+};
+use crate::tile::SharedTile;
+
+/// The query tile of a block and the K/V tiles of a group of its warps.
+///
+/// Threads copy `STAGES - 1` steps ahead. Each of their tiles is two groups of copies, K, then V; Q is one before all of them.
+/// The copy engine fills every stage at once; for each K and V tile, and for Q, there is a barrier.
+pub(super) struct Ring<'a, G: Genes> {
+    q: SharedTile,
+    k: SharedTile,
+    v: SharedTile,
+    group: u32,
+    pub(super) loader: Loader,
+    pub(super) work: &'a Work,
+    /// Keys that some row of the block sees.
+    keys: u32,
+    /// Key tiles of this group.
+    pub(super) steps: u32,
+    /// Where the copy engine finds Q, K and V, if it is to copy.
+    maps: Option<[TensorMap; 3]>,
+    genes: PhantomData<G>,
+}
+
+impl<'a, G: Genes> Ring<'a, G> {
+    /// That of the `group` of which a thread is number `thread`.
+    #[inline(always)]
+    pub(super) fn new(shared: Shared, group: u32, thread: u32, work: &'a Work, maps: Option<[TensorMap; 3]>) -> Self {
+        let start = shared.at(G::LAYOUT.rings + group * G::LAYOUT.ring);
+        let tile = |start, pitch, rows| {
+            if maps.is_some() {
+                SharedTile::panels(start, rows)
+            } else {
+                SharedTile::new(start, pitch, G::SHARED_PAD == 0)
+            }
+        };
+        let keys = work.keys();
+        let tiles = keys.div_ceil(G::TILE_KV);
+        Self {
+            q: tile(shared, G::LAYOUT.qk_pitch, G::TILE_Q),
+            k: tile(start, G::LAYOUT.qk_pitch, G::TILE_KV),
+            v: tile(start.at(G::LAYOUT.v_in_stage), G::LAYOUT.v_pitch, G::TILE_KV),
+            group,
+            loader: Loader { thread, threads: G::GROUP_THREADS },
+            work,
+            keys,
+            steps: (tiles + G::KV_SPLIT - 1 - group) / G::KV_SPLIT,
+            maps,
+            genes: PhantomData,
+        }
+    }
+
+    /// First key of a step's tile, and the one after its last that some row of the block sees.
+    #[inline(always)]
+    pub(super) fn keys_of(&self, step: u32) -> [u32; 2] {
+        let first = self.first_key(step);
+        [first, (first + G::TILE_KV).min(self.keys)]
+    }
+
+    /// First key of a step's tile.
+    #[inline(always)]
+    pub(super) fn first_key(&self, step: u32) -> u32 {
+        (step * G::KV_SPLIT + self.group) * G::TILE_KV
+    }
+
+    /// Prepares the copies; nothing is read yet.
+    #[inline(always)]
+    pub(super) fn prepare(&self) {
+        if self.maps.is_none() {
+            return;
+        }
+        if self.leads() && self.group == 0 {
+            let mut barrier = 0;
+            while barrier < 1 + 2 * G::KV_SPLIT * G::STAGES {
+                Self::barriers().at(barrier).init(1);
+                barrier += 1;
+            }
+            publish_mbarriers();
+        }
+        sync_block();
+    }
+
+    /// Starts copying Q, by all threads of the `block`, and K and V of the first steps.
+    #[inline(always)]
+    pub(super) fn start(&self, features: G::Features, block: Loader) {
+        if let Some([q, ..]) = self.maps {
+            if self.leads() {
+                if self.group == 0 {
+                    let Work { batch, head, first_row, .. } = *self.work;
+                    Self::barriers().arrive_expecting(panels(G::TILE_Q, G::HEAD_DIM_QK));
+                    let from = [batch, head, first_row];
+                    copy_panels(q, Shared::base(), Self::barriers(), from, G::TILE_Q, G::HEAD_DIM_QK);
+                }
+                let mut step = 0;
+                while step < G::STAGES.min(self.steps) {
+                    self.copy_boxes(step);
+                    step += 1;
+                }
+            }
+            return;
+        }
+        let rows = Span {
+            first: self.work.first_row,
+            end: self.work.first_row + self.work.rows,
+            rows: G::TILE_Q,
+            row_bytes: G::HEAD_DIM_QK * 2,
+        };
+        copy_tile(self.q, &self.work.q, rows, CacheHint::None, block);
+        commit();
+        let mut step = 0;
+        while step < G::AHEAD {
+            self.copy(step, features);
+            step += 1;
+        }
+    }
+
+    /// Waits for Q.
+    #[inline(always)]
+    pub(super) fn q(&self) -> SharedTile {
+        if self.maps.is_some() {
+            Self::barriers().wait(0);
+        } else {
+            // Q is the oldest group of copies; every thread of the block brought some of it.
+            wait(2 * G::AHEAD);
+            sync_block();
+        }
+        self.q
+    }
+
+    /// Waits for a step's K and starts the copies of the step that takes the oldest stage.
+    #[inline(always)]
+    pub(super) fn next_k(&self, step: u32, features: G::Features) -> SharedTile {
+        if self.maps.is_some() {
+            self.full(step).wait(step / G::STAGES % 2);
+        } else if G::STAGES == 1 {
+            if step > 0 {
+                // The only stage is free once all warps are past the step before.
+                self.sync();
+                self.copy(step, features);
+            }
+            wait(1);
+            self.sync();
+        } else {
+            wait(2 * G::STAGES - 3);
+            // Also says that all warps are past the step before, whose stage the next copies take.
+            self.sync();
+            self.copy(step + G::STAGES - 1, features);
+        }
+        self.k.at(step % G::STAGES * G::LAYOUT.stage)
+    }
+
+    /// Waits for a step's V.
+    #[inline(always)]
+    pub(super) fn next_v(&self, step: u32) -> SharedTile {
+        if self.maps.is_some() {
+            self.full(step).at(1).wait(step / G::STAGES % 2);
+        } else {
+            wait(2 * G::STAGES - 2);
+            self.sync();
+        }
+        self.v.at(step % G::STAGES * G::LAYOUT.stage)
+    }
+
+    /// Lets the copy engine have the stage of a step that this warp is past.
+    #[inline(always)]
+    pub(super) fn release(&self, step: u32) {
+        if self.maps.is_some() && step + G::STAGES < self.steps {
+            self.sync();
+            if self.leads() {
+                self.copy_boxes(step + G::STAGES);
+            }
+        }
+    }
+
+    /// Waits for all copies of the block, so that its shared memory can be put to other use.
+    #[inline(always)]
+    pub(super) fn drain(&self) {
+        if self.maps.is_none() {
+            wait(0);
+        }
+        // The copy engine brings nothing that its group has not waited for.
+        sync_block();
+    }
+
+    /// Starts the copies of a step; beyond the last step the groups of copies are empty, so that counting them goes on.
+    #[inline(always)]
+    fn copy(&self, step: u32, features: G::Features) {
+        let stage = step % G::STAGES * G::LAYOUT.stage;
+        let span =
+            |head_dim| Span { first: self.first_key(step), end: self.keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
+        if step < self.steps {
+            let (tile, span) = (self.k.at(stage), span(G::HEAD_DIM_QK));
+            if G::Features::ON {
+                copy_tile(tile, &features.source(self.work, Operand::K, HALF_BYTES), span, G::CACHE_HINT, self.loader);
+            } else {
+                copy_tile(tile, &self.work.k, span, G::CACHE_HINT, self.loader);
+            }
+        }
+        commit();
+        if step < self.steps {
+            let (tile, span) = (self.v.at(stage), span(G::HEAD_DIM_V));
+            if G::Features::ON {
+                copy_tile(tile, &features.source(self.work, Operand::V, HALF_BYTES), span, G::CACHE_HINT, self.loader);
+            } else {
+                copy_tile(tile, &self.work.v, span, G::CACHE_HINT, self.loader);
+            }
+        }
+        commit();
+    }
+
+    /// Lets the copy engine copy K and V of a step, which is not beyond the last.
+    #[inline(always)]
+    fn copy_boxes(&self, step: u32) {
+        if let Some([_, k, v]) = self.maps {
+            let stage =
+                Shared::base().at(G::LAYOUT.rings + self.group * G::LAYOUT.ring + step % G::STAGES * G::LAYOUT.stage);
+            let from = [self.work.batch, self.work.head_kv, self.first_key(step)];
+            copy_stage([k, v], stage, self.full(step), from, G::TILE_KV, [G::HEAD_DIM_QK, G::HEAD_DIM_V]);
+        }
+    }
+
+    /// The barrier of Q; those of the rings follow.
+    #[inline(always)]
+    fn barriers() -> Mbarrier {
+        Mbarrier::new(Shared::base().at(G::LAYOUT.barriers))
+    }
+
+    /// The barrier of a step's K; that of its V is the next one.
+    #[inline(always)]
+    fn full(&self, step: u32) -> Mbarrier {
+        Self::barriers().at(1 + 2 * (self.group * G::STAGES + step % G::STAGES))
+    }
+
+    /// Whether this thread speaks to the copy engine for the group.
+    #[inline(always)]
+    fn leads(&self) -> bool {
+        self.loader.thread == 0
+    }
+
+    #[inline(always)]
+    fn sync(&self) {
+        sync_group(1 + self.group, G::GROUP_THREADS);
+    }
+}
