@@ -64,8 +64,8 @@ impl PartialLayout {
     }
 }
 
-/// Shared memory of the `mma` family: Q, then a ring of K/V stages for each group of warps. The groups' partial results
-/// are merged in the space of the rings once the main loop is over.
+/// Shared memory of the `mma` family: Q, then a ring of K/V stages for each group of warps. If there are several, each leaves its
+/// partial result in the space of its ring once its main loop is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MmaLayout {
     /// From one row of the Q or K tile to the next.
@@ -82,8 +82,7 @@ pub struct MmaLayout {
     pub ring: u32,
     /// A group's partial result.
     pub partial: PartialLayout,
-    /// Start of the copy engine's barriers: Q's, then K's and V's of each stage of each ring. Behind all the rest, since partial
-    /// results start at 0.
+    /// Start of the copy engine's barriers: Q's, then K's and V's of each stage of each ring.
     pub barriers: u32,
     /// All of it.
     pub bytes: u32,
@@ -108,10 +107,10 @@ impl MmaLayout {
         let rings = tile_q * qk_pitch;
         let v_in_stage = tile_kv * qk_pitch;
         let stage = v_in_stage + tile_kv * v_pitch;
-        let ring = stage * stages;
         let partial = PartialLayout::new(tile_q, head_dim_v);
-        let merge = if groups > 1 { groups * partial.bytes } else { 0 };
-        let barriers = max(rings + groups * ring, merge);
+        // The permutation needs an alignment that holds for stages, but not for partial results.
+        let ring = max(stage * stages, if groups > 1 { round_up(partial.bytes, 8 * PANEL_ROW) } else { 0 });
+        let barriers = rings + groups * ring;
         let bytes = barriers + if copy_engine { (1 + 2 * groups * stages) * BARRIER } else { 0 };
         Self { qk_pitch, v_pitch, rings, v_in_stage, stage, ring, partial, barriers, bytes }
     }

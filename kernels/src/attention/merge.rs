@@ -6,29 +6,31 @@ use super::{Features, Loader, RowState, Scale, Work, add_weighted};
 use crate::gpu::{ClusterShared, Half, Shared, exp2, fma};
 use crate::tile::Lane;
 
-/// The partial results of several groups for the same rows, in shared memory one after the other.
+/// The partial results of several groups for the same rows, in shared memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Partials {
     start: Shared,
     layout: PartialLayout,
+    /// Bytes from one group's to the next's.
+    stride: u32,
     rows: u32,
 }
 
 impl Partials {
-    /// The partial results of so many rows.
+    /// The partial results of so many rows, each `stride` bytes after the one before.
     #[inline(always)]
-    pub fn new(start: Shared, layout: PartialLayout, rows: u32) -> Self {
-        Self { start, layout, rows }
+    pub fn new(start: Shared, layout: PartialLayout, stride: u32, rows: u32) -> Self {
+        Self { start, layout, stride, rows }
     }
 
     #[inline(always)]
     fn output(&self, group: u32, row: u32, column: u32) -> u32 {
-        group * self.layout.bytes + row * self.layout.pitch + column * 4
+        group * self.stride + row * self.layout.pitch + column * 4
     }
 
     #[inline(always)]
     fn state(&self, group: u32, row: u32) -> u32 {
-        group * self.layout.bytes + self.layout.states + row * 8
+        group * self.stride + self.layout.states + row * 8
     }
 
     /// Keeps a group's fragment of 16 rows from `first_row` on.
@@ -114,8 +116,10 @@ pub fn merge<E: Half, F: Features>(
             total.max = total.max.max(partials.load_state(group, row).max);
             group += 1;
         }
+        // Lanes of every second four chunks read their second half first: eight lanes then read from different banks.
+        let swapped = chunk / 4 % 2;
         let base = if total.max == f32::NEG_INFINITY { 0.0 } else { total.max * scale.factor };
-        let mut sum = [0.0; 8];
+        let mut sums = [[0.0; 4]; 2];
         let mut group = 0;
         while group < groups {
             let state = partials.load_state(group, row);
@@ -123,11 +127,11 @@ pub fn merge<E: Half, F: Features>(
             total.sum = fma(weight, state.sum, total.sum);
             let mut half = 0;
             while half < 2 {
-                let values = partials.start.at(partials.output(group, row, chunk * 8 + half * 4)).load_chunk();
+                let column = chunk * 8 + (half as u32 ^ swapped) * 4;
+                let values = partials.start.at(partials.output(group, row, column)).load_chunk();
                 let mut i = 0;
                 while i < 4 {
-                    let at = half as usize * 4 + i;
-                    sum[at] = add_weighted::<F>(sum[at], weight, f32::from_bits(values[i]));
+                    sums[half][i] = add_weighted::<F>(sums[half][i], weight, f32::from_bits(values[i]));
                     i += 1;
                 }
                 half += 1;
@@ -137,7 +141,9 @@ pub fn merge<E: Half, F: Features>(
         let tile_row = first_row + row;
         if tile_row < work.rows {
             let inverse = total.normaliser();
-            let packed = [0, 2, 4, 6].map(|i| E::pack(sum[i] * inverse, sum[i + 1] * inverse));
+            let [[a, b], [c, d]] =
+                sums.map(|[w, x, y, z]| [E::pack(w * inverse, x * inverse), E::pack(y * inverse, z * inverse)]);
+            let packed = if swapped == 1 { [c, d, a, b] } else { [a, b, c, d] };
             work.o.row(work.first_row + tile_row).at(i64::from(chunk * 16)).store_chunk(packed);
         }
         if chunk == 0 {

@@ -15,7 +15,7 @@ use crate::attention::{
 };
 use crate::gpu::{
     CacheHint, HALF_BYTES, Half, Shared, TensorMap, any_lane, block_index, load_matrices, load_matrices_transposed,
-    opaque, overlap_grids, sync_block, thread_index,
+    opaque, overlap_grids, sync_block, thread_index, uniform,
 };
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k, matrix_row_v};
 
@@ -105,7 +105,7 @@ fn attempt<
     block: u32,
 ) -> bool {
     let lane = Lane::of(thread);
-    let group = thread / G::GROUP_THREADS;
+    let group = uniform(thread / G::GROUP_THREADS);
     let first_warp_row = thread % G::GROUP_THREADS / 32 * (R as u32 * 16);
     let features = G::Features::of(block, args, more, G::TILE_Q, HALF_BYTES);
     let work = features.work(args, G::TILE_Q, HALF_BYTES);
@@ -117,7 +117,7 @@ fn attempt<
     let shared = Shared::base();
     let block = Loader { thread, threads: 32 * G::WARPS };
     let ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, &work, maps);
-    ring.prepare();
+    ring.prepare(block);
     if G::EARLY_LAUNCH {
         overlap_grids();
     }
@@ -320,9 +320,9 @@ fn finish<E: Half, G: Genes, const R: usize, const V8: usize, const CONTAINED: b
     }
     let Place { group, first_warp_row, lane, block } = at;
     let work = ring.work;
-    let partials = Partials::new(shared, G::LAYOUT.partial, G::TILE_Q);
+    let partials = Partials::new(shared.at(G::LAYOUT.rings), G::LAYOUT.partial, G::LAYOUT.ring, G::TILE_Q);
     if G::KV_SPLIT > 1 {
-        // The partial results take the place of Q and the rings.
+        // A group's partial result takes the place of its ring.
         ring.drain();
     }
     let mut r = 0;

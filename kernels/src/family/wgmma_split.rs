@@ -176,7 +176,7 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
     }
 
     let rows = G::TILE_Q / G::CLUSTER;
-    let partials = Partials::new(shared.at(G::LAYOUT.partials), G::LAYOUT.partial, rows);
+    let partials = Partials::new(shared.at(G::LAYOUT.partials), G::LAYOUT.partial, G::LAYOUT.partial.bytes, rows);
     let states = complete(states);
     if G::CLUSTER > 1 {
         wait_cluster();

@@ -74,32 +74,33 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// Prepares the copies; nothing is read yet.
     #[inline(always)]
-    pub(super) fn prepare(&self) {
-        if self.maps.is_none() {
-            return;
-        }
-        if self.leads() && self.group == 0 {
-            let mut barrier = 0;
-            while barrier < 1 + 2 * G::KV_SPLIT * G::STAGES {
-                Self::barriers().at(barrier).init(1);
-                barrier += 1;
+    pub(super) fn prepare(&self, block: Loader) {
+        if self.maps.is_some() {
+            if block.thread == 0 {
+                // One thread: for several at once these instructions are taken one by one, and take longer.
+                let mut barrier = 0;
+                while barrier < 1 + 2 * G::KV_SPLIT * G::STAGES {
+                    Self::barriers().at(barrier).init(1);
+                    barrier += 1;
+                }
+                publish_mbarriers();
             }
-            publish_mbarriers();
+            sync_block();
         }
-        sync_block();
     }
 
     /// Starts copying Q, by all threads of the `block`, and K and V of the first steps.
     #[inline(always)]
     pub(super) fn start(&self, features: G::Features, block: Loader) {
         if let Some([q, ..]) = self.maps {
+            // By a warp that has no other copies to ask for, if there is one: K is asked for meanwhile.
+            if block.thread == block.threads - 32 {
+                let Work { batch, head, first_row, .. } = *self.work;
+                Self::barriers().arrive_expecting(panels(G::TILE_Q, G::HEAD_DIM_QK));
+                let from = [batch, head, first_row];
+                copy_panels(q, Shared::base(), Self::barriers(), from, G::TILE_Q, G::HEAD_DIM_QK);
+            }
             if self.leads() {
-                if self.group == 0 {
-                    let Work { batch, head, first_row, .. } = *self.work;
-                    Self::barriers().arrive_expecting(panels(G::TILE_Q, G::HEAD_DIM_QK));
-                    let from = [batch, head, first_row];
-                    copy_panels(q, Shared::base(), Self::barriers(), from, G::TILE_Q, G::HEAD_DIM_QK);
-                }
                 let mut step = 0;
                 while step < G::STAGES.min(self.steps) {
                     self.copy_boxes(step);
@@ -181,14 +182,14 @@ impl<'a, G: Genes> Ring<'a, G> {
         }
     }
 
-    /// Waits for all copies of the block, so that its shared memory can be put to other use.
+    /// Waits until the group is past its last step and nothing is copied to the ring any more, so that it can be put to other use.
     #[inline(always)]
     pub(super) fn drain(&self) {
+        // The copy engine brings nothing that the group has not waited for.
         if self.maps.is_none() {
             wait(0);
         }
-        // The copy engine brings nothing that its group has not waited for.
-        sync_block();
+        self.sync();
     }
 
     /// Starts the copies of a step; beyond the last step the groups of copies are empty, so that counting them goes on.
