@@ -74,15 +74,15 @@ pub struct MmaLayout {
     pub v_pitch: u32,
     /// Start of the first ring; Q starts at 0.
     pub rings: u32,
-    /// V within a stage; K starts it.
-    pub v_in_stage: u32,
-    /// Size of a stage.
-    pub stage: u32,
+    /// Size of a K tile; those of a ring start it.
+    pub k_tile: u32,
+    /// Size of a V tile; those of a ring follow its K tiles.
+    pub v_tile: u32,
     /// Size of a ring.
     pub ring: u32,
     /// A group's partial result.
     pub partial: PartialLayout,
-    /// Start of the copy engine's barriers: Q's, then K's and V's of each stage of each ring.
+    /// Start of the copy engine's barriers: Q's, then those of each ring's K tiles and V tiles.
     pub barriers: u32,
     /// All of it.
     pub bytes: u32,
@@ -105,14 +105,13 @@ impl MmaLayout {
         let qk_pitch = round_up(head_dim_qk, 16) * 2 + pad * CHUNK;
         let v_pitch = round_up(head_dim_v, 16) * 2 + pad * CHUNK;
         let rings = tile_q * qk_pitch;
-        let v_in_stage = tile_kv * qk_pitch;
-        let stage = v_in_stage + tile_kv * v_pitch;
+        let (k_tile, v_tile) = (tile_kv * qk_pitch, tile_kv * v_pitch);
         let partial = PartialLayout::new(tile_q, head_dim_v);
         // The permutation needs an alignment that holds for stages, but not for partial results.
-        let ring = max(stage * stages, if groups > 1 { round_up(partial.bytes, 8 * PANEL_ROW) } else { 0 });
+        let ring = max((k_tile + v_tile) * stages, if groups > 1 { round_up(partial.bytes, 8 * PANEL_ROW) } else { 0 });
         let barriers = rings + groups * ring;
         let bytes = barriers + if copy_engine { (1 + 2 * groups * stages) * BARRIER } else { 0 };
-        Self { qk_pitch, v_pitch, rings, v_in_stage, stage, ring, partial, barriers, bytes }
+        Self { qk_pitch, v_pitch, rings, k_tile, v_tile, ring, partial, barriers, bytes }
     }
 }
 

@@ -332,16 +332,21 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     let cluster = u64::from(variant.value(Gene::Cluster).max(1));
     let blocks = u64::from(tiles_q) * u64::from(problem.batch) * u64::from(problem.heads_q) * cluster;
     let all_blocks = i32::try_from(blocks).map_err(|_| Illegal::Grid { blocks })?.unsigned_abs();
+    let early_launch = variant.value(Gene::EarlyLaunch) == 1;
+    // Blocks of launches that overlap take what room there is: two of one launch would meet on a multiprocessor, and others would
+    // stay idle. With half of the shared memory each stays alone.
+    let alone = early_launch && all_blocks <= limits.multiprocessors;
+    let shared_bytes = need.shared_bytes.max(if alone { limits.shared_bytes_per_sm / 2 } else { 0 });
     let persistent = variant.value(Gene::Persistent) == 1;
     let order = BlockOrder::ALL[variant.value(Gene::BlockOrder) as usize % BlockOrder::ALL.len()];
     let walk = order.walk(problem.batch * problem.heads_q, heads_in_l2(problem, limits));
     Ok(LaunchGeometry {
         blocks: if persistent { all_blocks.div_ceil(walk.run()).min(limits.multiprocessors) } else { all_blocks },
         threads,
-        shared_bytes: need.shared_bytes,
+        shared_bytes,
         tiles_q,
         walk,
-        early_launch: variant.value(Gene::EarlyLaunch) == 1,
+        early_launch,
         l2_window: variant.value(Gene::L2Window) == 1,
         boxes: need.boxes,
     })

@@ -20,6 +20,6 @@ pub use load::{Loader, Source, Span, copy_tile, load_tile};
 pub use mask::Mask;
 pub use merge::{Partials, merge};
 pub use output::{Destination, complete, send_output, stage_output, store_output};
-pub use products::{copy_panels, copy_stage, issue_output, issue_scores, pack_probabilities, scores_by_warp};
+pub use products::{copy_panels, issue_output, issue_scores, pack_probabilities, scores_by_warp};
 pub use softmax::{Rescale, RowState, Scale};
 pub use work::{Coordinates, Rows, Work};

@@ -7,7 +7,7 @@ use crate::gpu::wgmma::{Descriptor, InFlight, Operand, Product};
 use crate::gpu::{Half, Mbarrier, Shared, TensorMap, load_matrices, opaque};
 use crate::tile::{Lane, SharedTile, matrix_row_a, matrix_row_k};
 
-/// Starts copying rows `row..row + rows` of a head to panels at `to`, and lets `barrier` expect them.
+/// Arrives at `barrier`, whose phase then lasts until rows `row..row + rows` of a head are in panels at `to`, and starts copying them.
 #[inline(always)]
 pub fn copy_panels(
     map: TensorMap,
@@ -17,29 +17,12 @@ pub fn copy_panels(
     rows: u32,
     head_dim: u32,
 ) {
+    barrier.arrive_expecting(panels(rows, head_dim));
     let mut panel = 0;
     while panel < head_dim.div_ceil(PANEL) {
         map.load(to.at(panel * rows * PANEL_ROW), barrier, [batch, head, row, panel * PANEL]);
         panel += 1;
     }
-}
-
-/// Starts copying K and V of the keys `row..row + keys` to a stage: K's panels, then V's. K fills the barrier `full`, V the one after
-/// it.
-#[inline(always)]
-pub fn copy_stage(
-    [k, v]: [TensorMap; 2],
-    stage: Shared,
-    full: Mbarrier,
-    from: [u32; 3],
-    keys: u32,
-    [head_dim_qk, head_dim_v]: [u32; 2],
-) {
-    let k_bytes = panels(keys, head_dim_qk);
-    full.arrive_expecting(k_bytes);
-    copy_panels(k, stage, full, from, keys, head_dim_qk);
-    full.at(1).arrive_expecting(panels(keys, head_dim_v));
-    copy_panels(v, stage.at(k_bytes), full.at(1), from, keys, head_dim_v);
 }
 
 /// Issues `scores = Q K^T` for 64 rows of Q and the `N` x 8 rows of K.

@@ -116,7 +116,7 @@ fn attempt<
 
     let shared = Shared::base();
     let block = Loader { thread, threads: 32 * G::WARPS };
-    let ring = Ring::<G>::new(shared, group, thread % G::GROUP_THREADS, &work, maps);
+    let ring = Ring::<G>::new(group, thread % G::GROUP_THREADS, &work, maps);
     ring.prepare(block);
     if G::EARLY_LAUNCH {
         overlap_grids();

@@ -343,7 +343,6 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
             }
             block.post::<G>(place, consumer, tile.at);
             let full = block.rows_full.at(barrier);
-            full.arrive_expecting(panels(64, G::HEAD_DIM_QK));
             let to = block.rows_of::<G>(place, consumer);
             let row = work.first_row + tile.first_row::<G>(consumer);
             copy_panels(q, to, full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
@@ -374,7 +373,6 @@ fn fill<G: Genes>(block: &Block, work: &Work, k: TensorMap, v: TensorMap, slot: 
         // The phase before the first is over from the start.
         ring.empty.at(slot.stage).wait(slot.parity ^ 1);
         let full = ring.full.at(slot.stage);
-        full.arrive_expecting(ring.tile);
         copy_panels(map, ring.at(slot), full, from, G::TILE_KV, head_dim);
     }
 }

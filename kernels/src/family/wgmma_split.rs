@@ -7,8 +7,8 @@
 use spec::{AttentionArgs, layout::WgmmaSplitLayout};
 
 use crate::attention::{
-    Loader, Partials, Plain, RowState, Scale, Work, complete, copy_panels, copy_stage, finish_scores, issue_output,
-    issue_scores, merge, pack_probabilities, rescale, softmax,
+    Loader, Partials, Plain, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
+    merge, pack_probabilities, rescale, softmax,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Product, commit_products, pin};
 use crate::gpu::{
@@ -79,11 +79,12 @@ impl Ring {
 
     /// Starts the copies of a step.
     #[inline(always)]
-    fn fill<G: Genes>(&self, step: u32, work: &Work, maps: [TensorMap; 2]) {
+    fn fill<G: Genes>(&self, step: u32, work: &Work, [k, v]: [TensorMap; 2]) {
         let stage = step % G::STAGES;
         let from = [work.batch, work.head_kv, self.first_key::<G>(step)];
         let (to, full) = (self.start.at(stage * G::LAYOUT.stage), self.full.at(2 * stage));
-        copy_stage(maps, to, full, from, G::TILE_KV, [G::HEAD_DIM_QK, G::HEAD_DIM_V]);
+        copy_panels(k, to, full, from, G::TILE_KV, G::HEAD_DIM_QK);
+        copy_panels(v, to.at(G::LAYOUT.v_in_stage), full.at(1), from, G::TILE_KV, G::HEAD_DIM_V);
     }
 }
 
@@ -126,7 +127,6 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         overlap_grids();
     }
     if thread == 0 {
-        q_full.arrive_expecting(G::LAYOUT.rings - G::LAYOUT.q);
         copy_panels(q_map, q, q_full, [work.batch, work.head, work.first_row], G::TILE_Q, G::HEAD_DIM_QK);
     }
     let lead = thread.is_multiple_of(128);

@@ -2,10 +2,8 @@
 
 use core::marker::PhantomData;
 
-use spec::layout::panels;
-
 use super::Genes;
-use crate::attention::{Features, Loader, Operand, Span, Work, copy_panels, copy_stage, copy_tile};
+use crate::attention::{Features, Loader, Operand, Span, Work, copy_panels, copy_tile};
 use crate::gpu::{
     CacheHint, HALF_BYTES, Mbarrier, Shared, TensorMap, commit, publish_mbarriers, sync_block, sync_group, wait,
 };
@@ -14,7 +12,7 @@ use crate::tile::SharedTile;
 /// The query tile of a block and the K/V tiles of a group of its warps.
 ///
 /// Threads copy `STAGES - 1` steps ahead. Each of their tiles is two groups of copies, K, then V; Q is one before all of them.
-/// The copy engine fills every stage at once; for each K and V tile, and for Q, there is a barrier.
+/// The copy engine fills every stage at once; for Q and each K and V tile there is a barrier.
 pub(super) struct Ring<'a, G: Genes> {
     q: SharedTile,
     k: SharedTile,
@@ -34,8 +32,8 @@ pub(super) struct Ring<'a, G: Genes> {
 impl<'a, G: Genes> Ring<'a, G> {
     /// That of the `group` of which a thread is number `thread`.
     #[inline(always)]
-    pub(super) fn new(shared: Shared, group: u32, thread: u32, work: &'a Work, maps: Option<[TensorMap; 3]>) -> Self {
-        let start = shared.at(G::LAYOUT.rings + group * G::LAYOUT.ring);
+    pub(super) fn new(group: u32, thread: u32, work: &'a Work, maps: Option<[TensorMap; 3]>) -> Self {
+        let start = Self::ring(group);
         let tile = |start, pitch, rows| {
             if maps.is_some() {
                 SharedTile::panels(start, rows)
@@ -46,9 +44,9 @@ impl<'a, G: Genes> Ring<'a, G> {
         let keys = work.keys();
         let tiles = keys.div_ceil(G::TILE_KV);
         Self {
-            q: tile(shared, G::LAYOUT.qk_pitch, G::TILE_Q),
+            q: tile(Shared::base(), G::LAYOUT.qk_pitch, G::TILE_Q),
             k: tile(start, G::LAYOUT.qk_pitch, G::TILE_KV),
-            v: tile(start.at(G::LAYOUT.v_in_stage), G::LAYOUT.v_pitch, G::TILE_KV),
+            v: tile(start.at(G::STAGES * G::LAYOUT.k_tile), G::LAYOUT.v_pitch, G::TILE_KV),
             group,
             loader: Loader { thread, threads: G::GROUP_THREADS },
             work,
@@ -80,7 +78,7 @@ impl<'a, G: Genes> Ring<'a, G> {
                 // One thread: for several at once these instructions are taken one by one, and take longer.
                 let mut barrier = 0;
                 while barrier < 1 + 2 * G::KV_SPLIT * G::STAGES {
-                    Self::barriers().at(barrier).init(1);
+                    Self::q_full().at(barrier).init(1);
                     barrier += 1;
                 }
                 publish_mbarriers();
@@ -96,14 +94,14 @@ impl<'a, G: Genes> Ring<'a, G> {
             // By a warp that has no other copies to ask for, if there is one: K is asked for meanwhile.
             if block.thread == block.threads - 32 {
                 let Work { batch, head, first_row, .. } = *self.work;
-                Self::barriers().arrive_expecting(panels(G::TILE_Q, G::HEAD_DIM_QK));
                 let from = [batch, head, first_row];
-                copy_panels(q, Shared::base(), Self::barriers(), from, G::TILE_Q, G::HEAD_DIM_QK);
+                copy_panels(q, Shared::base(), Self::q_full(), from, G::TILE_Q, G::HEAD_DIM_QK);
             }
             if self.leads() {
                 let mut step = 0;
-                while step < G::STAGES.min(self.steps) {
-                    self.copy_boxes(step);
+                while step < G::STAGES {
+                    self.ask_for_k(step);
+                    self.ask_for_v(step);
                     step += 1;
                 }
             }
@@ -128,7 +126,7 @@ impl<'a, G: Genes> Ring<'a, G> {
     #[inline(always)]
     pub(super) fn q(&self) -> SharedTile {
         if self.maps.is_some() {
-            Self::barriers().wait(0);
+            Self::q_full().wait(0);
         } else {
             // Q is the oldest group of copies; every thread of the block brought some of it.
             wait(2 * G::AHEAD);
@@ -141,7 +139,7 @@ impl<'a, G: Genes> Ring<'a, G> {
     #[inline(always)]
     pub(super) fn next_k(&self, step: u32, features: G::Features) -> SharedTile {
         if self.maps.is_some() {
-            self.full(step).wait(step / G::STAGES % 2);
+            self.k_full(step).wait(step / G::STAGES % 2);
         } else if G::STAGES == 1 {
             if step > 0 {
                 // The only stage is free once all warps are past the step before.
@@ -156,28 +154,29 @@ impl<'a, G: Genes> Ring<'a, G> {
             self.sync();
             self.copy(step + G::STAGES - 1, features);
         }
-        self.k.at(step % G::STAGES * G::LAYOUT.stage)
+        self.k.at(Self::k_place(step))
     }
 
     /// Waits for a step's V.
     #[inline(always)]
     pub(super) fn next_v(&self, step: u32) -> SharedTile {
         if self.maps.is_some() {
-            self.full(step).at(1).wait(step / G::STAGES % 2);
+            self.v_full(step).wait(step / G::STAGES % 2);
         } else {
             wait(2 * G::STAGES - 2);
             self.sync();
         }
-        self.v.at(step % G::STAGES * G::LAYOUT.stage)
+        self.v.at(Self::v_place(step))
     }
 
-    /// Lets the copy engine have the stage of a step that this warp is past.
+    /// Lets the copy engine have the tiles of a step that this warp is past.
     #[inline(always)]
     pub(super) fn release(&self, step: u32) {
         if self.maps.is_some() && step + G::STAGES < self.steps {
             self.sync();
             if self.leads() {
-                self.copy_boxes(step + G::STAGES);
+                self.ask_for_k(step + G::STAGES);
+                self.ask_for_v(step + G::STAGES);
             }
         }
     }
@@ -195,11 +194,10 @@ impl<'a, G: Genes> Ring<'a, G> {
     /// Starts the copies of a step; beyond the last step the groups of copies are empty, so that counting them goes on.
     #[inline(always)]
     fn copy(&self, step: u32, features: G::Features) {
-        let stage = step % G::STAGES * G::LAYOUT.stage;
         let span =
             |head_dim| Span { first: self.first_key(step), end: self.keys, rows: G::TILE_KV, row_bytes: head_dim * 2 };
         if step < self.steps {
-            let (tile, span) = (self.k.at(stage), span(G::HEAD_DIM_QK));
+            let (tile, span) = (self.k.at(Self::k_place(step)), span(G::HEAD_DIM_QK));
             if G::Features::ON {
                 copy_tile(tile, &features.source(self.work, Operand::K, HALF_BYTES), span, G::CACHE_HINT, self.loader);
             } else {
@@ -208,7 +206,7 @@ impl<'a, G: Genes> Ring<'a, G> {
         }
         commit();
         if step < self.steps {
-            let (tile, span) = (self.v.at(stage), span(G::HEAD_DIM_V));
+            let (tile, span) = (self.v.at(Self::v_place(step)), span(G::HEAD_DIM_V));
             if G::Features::ON {
                 copy_tile(tile, &features.source(self.work, Operand::V, HALF_BYTES), span, G::CACHE_HINT, self.loader);
             } else {
@@ -218,27 +216,66 @@ impl<'a, G: Genes> Ring<'a, G> {
         commit();
     }
 
-    /// Lets the copy engine copy K and V of a step, which is not beyond the last.
+    /// Lets the copy engine copy K of a step, if there is such a step.
     #[inline(always)]
-    fn copy_boxes(&self, step: u32) {
-        if let Some([_, k, v]) = self.maps {
-            let stage =
-                Shared::base().at(G::LAYOUT.rings + self.group * G::LAYOUT.ring + step % G::STAGES * G::LAYOUT.stage);
-            let from = [self.work.batch, self.work.head_kv, self.first_key(step)];
-            copy_stage([k, v], stage, self.full(step), from, G::TILE_KV, [G::HEAD_DIM_QK, G::HEAD_DIM_V]);
+    fn ask_for_k(&self, step: u32) {
+        if let Some([_, k, _]) = self.maps {
+            let to = Self::ring(self.group).at(Self::k_place(step));
+            self.ask_for(k, to, self.k_full(step), step, G::HEAD_DIM_QK);
         }
+    }
+
+    /// Lets it copy V of a step, if there is such a step.
+    #[inline(always)]
+    fn ask_for_v(&self, step: u32) {
+        if let Some([.., v]) = self.maps {
+            let to = Self::ring(self.group).at(G::STAGES * G::LAYOUT.k_tile + Self::v_place(step));
+            self.ask_for(v, to, self.v_full(step), step, G::HEAD_DIM_V);
+        }
+    }
+
+    #[inline(always)]
+    fn ask_for(&self, map: TensorMap, to: Shared, full: Mbarrier, step: u32, head_dim: u32) {
+        if step < self.steps {
+            let from = [self.work.batch, self.work.head_kv, self.first_key(step)];
+            copy_panels(map, to, full, from, G::TILE_KV, head_dim);
+        }
+    }
+
+    /// Start of a group's ring.
+    #[inline(always)]
+    fn ring(group: u32) -> Shared {
+        Shared::base().at(G::LAYOUT.rings + group * G::LAYOUT.ring)
+    }
+
+    /// Where a step's K is from the ring's first K tile on.
+    #[inline(always)]
+    fn k_place(step: u32) -> u32 {
+        step % G::STAGES * G::LAYOUT.k_tile
+    }
+
+    /// Where its V is from the ring's first V tile on.
+    #[inline(always)]
+    fn v_place(step: u32) -> u32 {
+        step % G::STAGES * G::LAYOUT.v_tile
     }
 
     /// The barrier of Q; those of the rings follow.
     #[inline(always)]
-    fn barriers() -> Mbarrier {
+    fn q_full() -> Mbarrier {
         Mbarrier::new(Shared::base().at(G::LAYOUT.barriers))
     }
 
-    /// The barrier of a step's K; that of its V is the next one.
+    /// The barrier of a step's K.
     #[inline(always)]
-    fn full(&self, step: u32) -> Mbarrier {
-        Self::barriers().at(1 + 2 * (self.group * G::STAGES + step % G::STAGES))
+    fn k_full(&self, step: u32) -> Mbarrier {
+        Self::q_full().at(1 + self.group * 2 * G::STAGES + step % G::STAGES)
+    }
+
+    /// The barrier of a step's V.
+    #[inline(always)]
+    fn v_full(&self, step: u32) -> Mbarrier {
+        Self::q_full().at(1 + self.group * 2 * G::STAGES + G::STAGES + step % G::STAGES)
     }
 
     /// Whether this thread speaks to the copy engine for the group.
