@@ -109,6 +109,11 @@ impl Module {
         if let Some(reason) = refusal(&entry.text) {
             return Err(reason.to_owned());
         }
+        if let Some(barrier) = parted_barrier(&entry.text) {
+            return Err(format!(
+                "{barrier} stands in both arms of a branch: lanes that part there would wait for each other"
+            ));
+        }
         let used = self.used_by(entry);
         let mut names = HashMap::from([(symbol.to_owned(), ENTRY.to_owned())]);
         for (i, label) in labels(&entry.text).into_iter().enumerate() {
@@ -182,6 +187,17 @@ fn refusal(text: &str) -> Option<&'static str> {
             () if is("call") => Some("calls a function that was not inlined"),
             () => None,
         }
+    })
+}
+
+/// A barrier that the compiler has copied from behind a branch into its arms: both copies lead to the same label at once.
+fn parted_barrier(text: &str) -> Option<&str> {
+    let mut ways = BTreeSet::new();
+    let lines: Vec<_> = text.lines().collect();
+    lines.windows(2).find_map(|pair| {
+        let barrier = pair[0].strip_suffix(';').filter(|line| line.starts_with("bar.sync"))?;
+        let next = pair[1].strip_suffix(':').or_else(|| pair[1].strip_prefix("bra.uni")?.strip_suffix(';'))?;
+        (!ways.insert((barrier, next.trim()))).then_some(barrier)
     })
 }
 
@@ -307,6 +323,19 @@ mod tests {
             let module = Module::parse(&batch("mma_a", "x", &format!("\t{line}\n"))).unwrap();
             assert_eq!(module.entry("mma_b", PLAIN), Err(reason.to_owned()));
             assert!(module.entry("mma_a", PLAIN).is_ok(), "the others of the batch are not lost");
+        }
+    }
+
+    #[test]
+    fn a_barrier_copied_into_both_arms_of_a_branch_is_refused() {
+        let arms = "\t@%p1 bra $L__BB1_1;\n\tbar.sync \t0;\n\tbra.uni \t$L__BB1_2;\n$L__BB1_1:\n\tadd.s32 %r1, %r1, 1;\n\tbar.sync \t0;\n\
+                    $L__BB1_2:\n\tret;\n";
+        let refusal = Module::parse(&batch("mma_a", "x", arms)).unwrap().entry("mma_b", PLAIN).unwrap_err();
+        assert!(refusal.starts_with("bar.sync \t0 stands in both arms of a branch"), "{refusal}");
+        // One of two that follow each other, and one of other threads.
+        for other in ["bra.uni \t$L__BB1_3;", "bar.sync \t1, 64;\n\tbra.uni \t$L__BB1_2;"] {
+            let apart = arms.replace("bar.sync \t0;\n\tbra.uni \t$L__BB1_2;", &format!("bar.sync \t0;\n\t{other}"));
+            assert!(Module::parse(&batch("mma_a", "x", &apart)).unwrap().entry("mma_b", PLAIN).is_ok(), "{other}");
         }
     }
 

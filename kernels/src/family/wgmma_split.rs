@@ -126,10 +126,11 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
     if G::EARLY_LAUNCH {
         overlap_grids();
     }
-    if thread == 0 {
+    let lead = thread.is_multiple_of(128);
+    // The same thread as above in other words: for the same ones the compiler would copy the barrier into both arms of a branch.
+    if lead && group == 0 {
         copy_panels(q_map, q, q_full, [work.batch, work.head, work.first_row], G::TILE_Q, G::HEAD_DIM_QK);
     }
-    let lead = thread.is_multiple_of(128);
     if lead {
         let mut step = 0;
         while step < steps.min(G::STAGES) {
