@@ -23,7 +23,7 @@ const SERVE: &str = "--serve-gpu";
 
 /// Kernels by name. Among them most values of each gene occur, and head_dims that fill tensor-core steps, leave some
 /// empty, and are the smallest and the largest.
-const KERNELS: [(&str, &str, u32, Dtype); 20] = [
+const KERNELS: [(&str, &str, u32, Dtype); 22] = [
     (
         "tiled-64",
         "tiled:tile_q=64,tile_kv=64,warps=8,row_lanes=8,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
@@ -81,6 +81,18 @@ const KERNELS: [(&str, &str, u32, Dtype); 20] = [
     (
         "mma-128-bf16",
         "mma:tile_q=64,tile_kv=64,warps=4,kv_split=2,stages=2,q_in_registers=0,shared_pad=0,exp_poly=0,lazy_rescale=1,blocks_per_sm=1,cache_hint=0,block_order=1",
+        128,
+        Dtype::Bf16,
+    ),
+    (
+        "mma-64-copied",
+        "mma:tile_q=16,tile_kv=32,warps=2,kv_split=2,stages=2,q_in_registers=1,shared_pad=0,exp_poly=0,lazy_rescale=0,blocks_per_sm=1,cache_hint=0,copy_engine=1,block_order=0,early_launch=1",
+        64,
+        Dtype::F16,
+    ),
+    (
+        "mma-128-copied-bf16",
+        "mma:tile_q=32,tile_kv=32,warps=8,kv_split=4,stages=1,q_in_registers=0,shared_pad=0,exp_poly=2,lazy_rescale=1,blocks_per_sm=1,cache_hint=0,copy_engine=1,block_order=2",
         128,
         Dtype::Bf16,
     ),

@@ -15,17 +15,20 @@ pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item 
     let short = problem.seqlen_q < WGMMA_ROWS || busy < u64::from(limits.multiprocessors);
     let first = if short {
         let early = u16::from(limits.sm.launches_early() && !problem.needs_features());
-        [mma_split(problem, 128, 1, early), mma_split(problem, 64, 2, early), mma_split(problem, 64, 1, early)]
+        let [a, b, c] =
+            [(128, 1), (64, 2), (64, 1)].map(|(tile_kv, stages)| mma_split(problem, tile_kv, stages, early));
+        let [d, e, f] = mma_copied(problem, limits);
+        [d, e, f, a, b, c]
     } else {
-        [wgmma(problem, limits), None, None]
+        [wgmma(problem, limits), None, None, None, None, None]
     };
-    let [a, b, c] = first;
     // The smallest tiles of the most portable family fit every GPU and any strides.
     let exact = if problem.dtype == Dtype::F32 { exact() } else { None };
-    let candidates = [a, b, c, mma(64), mma(32), exact, Some(Variant::smallest(Family::Tiled))];
+    let others = [mma(64), mma(32), exact, Some(Variant::smallest(Family::Tiled))];
     let (problem, limits) = (*problem, *limits);
-    candidates
+    first
         .into_iter()
+        .chain(others)
         .flatten()
         .filter_map(move |variant| variant.with(Gene::BlockOrder, order(&problem, &variant, &limits) as u16))
         .filter(move |variant| legal(&problem, variant, &limits).is_ok())
@@ -99,6 +102,33 @@ fn mma_split(problem: &Problem, tile_kv: u16, stages: u16, early: u16) -> Option
         (Gene::EarlyLaunch, early),
     ];
     variant(Family::Mma, &genes)
+}
+
+/// Like [`mma_split`] for as few keys as a block holds most of at once, with Q, K and V brought by the copy engine: query tiles as
+/// small as leave a multiprocessor to each, and key tiles that a group need not take two of.
+fn mma_copied(problem: &Problem, limits: &DeviceLimits) -> [Option<Variant>; 3] {
+    const FEW_KEYS: u32 = 1024;
+    if !limits.sm.has_copy_engine() || problem.seqlen_kv > FEW_KEYS {
+        return [None; 3];
+    }
+    let few = problem.seqlen_q <= 16 || tiles(problem, 16) <= u64::from(limits.multiprocessors);
+    let tile_q = if few { 16 } else { 32 };
+    let keys = problem.seqlen_kv.div_ceil(4);
+    let whole = [32, 64, 128].into_iter().find(|tile_kv| keys <= (*tile_kv).into()).map(|tile_kv| (tile_kv, 1));
+    [whole, Some((64, 2)), Some((64, 1))].map(|tile| {
+        let (tile_kv, stages) = tile?;
+        let genes = [
+            (Gene::TileQ, tile_q),
+            (Gene::TileKv, tile_kv),
+            (Gene::Warps, tile_q / 16 * 4),
+            (Gene::KvSplit, 4),
+            (Gene::Stages, stages),
+            (Gene::QInRegisters, 1),
+            (Gene::CopyEngine, 1),
+            (Gene::EarlyLaunch, 1),
+        ];
+        variant(Family::Mma, &genes)
+    })
 }
 
 fn mma(tile_kv: u16) -> Option<Variant> {
@@ -219,6 +249,50 @@ mod tests {
                 assert_eq!((variant.family(), variant.get(Gene::KvSplit)), (Family::Mma, Some(4)), "{problem}");
             }
         }
+    }
+
+    #[test]
+    fn few_keys_are_copied_whole_by_as_many_blocks_as_stay_alone() {
+        for (batch, seqlen, head_dim, expected) in [
+            (1, 512, 64, (32, 128, 1)),
+            (1, 256, 64, (16, 64, 1)),
+            (1, 128, 128, (16, 32, 1)),
+            (4, 128, 64, (32, 32, 1)),
+            (1, 512, 128, (32, 64, 1)),
+        ] {
+            let problem = Problem::new(batch, 8, seqlen, head_dim, Dtype::F16);
+            let variant = first(&problem, Sm::Sm90a).unwrap();
+            let [tile_q, tile_kv, stages, copied] =
+                [Gene::TileQ, Gene::TileKv, Gene::Stages, Gene::CopyEngine].map(|gene| variant.value(gene));
+            assert_eq!((tile_q, tile_kv, stages, copied), (expected.0, expected.1, expected.2, 1), "{problem}");
+            assert!(
+                legal(&problem, &variant, &DeviceLimits::H100).unwrap().blocks <= DeviceLimits::H100.multiprocessors
+            );
+            assert_eq!(first(&problem, Sm::Sm80).map(|variant| variant.value(Gene::CopyEngine)), Some(0));
+            let mut expanded = problem;
+            expanded.strides.k.head = 0;
+            assert_eq!(
+                first(&expanded, Sm::Sm90a).map(|variant| variant.value(Gene::CopyEngine)),
+                Some(0),
+                "no box of that"
+            );
+        }
+    }
+
+    #[test]
+    fn tall_tiles_up_to_4096_rows_and_narrow_keys_under_long_causal_masks() {
+        let genes = |problem: &Problem| {
+            let variant = first(problem, Sm::Sm90a).unwrap();
+            [Gene::TileQ, Gene::TileKv, Gene::Stages, Gene::Persistent].map(|gene| variant.value(gene))
+        };
+        let full = |seqlen, head_dim| Problem::new(16, 16, seqlen, head_dim, Dtype::Bf16);
+        let causal = |seqlen, head_dim| full(seqlen, head_dim).with_mask(Mask::Causal(Align::BottomRight));
+        assert_eq!([4096, 8192].map(|seqlen| genes(&full(seqlen, 64))), [[256, 64, 4, 1], [192, 112, 2, 1]]);
+        assert_eq!(
+            [2048, 4096, 8192].map(|seqlen| genes(&causal(seqlen, 128))),
+            [[128, 64, 4, 1], [128, 80, 3, 1], [128, 128, 2, 1]]
+        );
+        assert_eq!([512, 1024].map(|seqlen| genes(&causal(seqlen, 256))), [[128, 64, 2, 0], [128, 64, 2, 1]]);
     }
 
     #[test]

@@ -736,16 +736,49 @@ mod tests {
 
     #[test]
     fn what_a_target_cannot_do_is_refused_there() {
-        let early = variant(MMA).with(Gene::EarlyLaunch, 1).unwrap();
-        for sm in Sm::ALL {
-            let refused = matches!(
-                legal(&Problem::SEED, &early, &DeviceLimits::of(sm)),
-                Err(Illegal::Together { gene: Gene::EarlyLaunch, .. })
-            );
-            assert_eq!(refused, sm != Sm::Sm90a, "{sm}");
-            assert_eq!(early.kernel(&Problem::SEED).runs_on(sm), sm == Sm::Sm90a, "{sm}");
-            assert!(variant(MMA).kernel(&Problem::SEED).runs_on(sm), "{sm}");
+        for gene in [Gene::EarlyLaunch, Gene::CopyEngine] {
+            let variant_with = variant(MMA).with(gene, 1).unwrap();
+            for sm in Sm::ALL {
+                let refusal = legal(&Problem::SEED, &variant_with, &DeviceLimits::of(sm));
+                let refused = matches!(refusal, Err(Illegal::Together { gene: refused, .. }) if refused == gene);
+                assert_eq!(refused, sm != Sm::Sm90a, "{sm}");
+                assert_eq!(variant_with.kernel(&Problem::SEED).runs_on(sm), sm == Sm::Sm90a, "{sm}");
+                assert!(variant(MMA).kernel(&Problem::SEED).runs_on(sm), "{sm}");
+            }
         }
+    }
+
+    #[test]
+    fn the_copy_engine_brings_whole_panels_of_plain_tensors() {
+        let copied = variant(MMA).with(Gene::CopyEngine, 1).unwrap();
+        let geometry = legal(&Problem::SEED, &copied, &DeviceLimits::H100).unwrap();
+        let threads = legal(&Problem::SEED, &variant(MMA), &DeviceLimits::H100).unwrap();
+        assert_eq!(geometry.boxes, Some(MapBoxes { q: 64, kv: 64 }));
+        assert_eq!(geometry.shared_bytes - threads.shared_bytes, 8 * (1 + 2 * 2), "barriers of Q and of two stages");
+        assert!(copied.kernel(&Problem::SEED).takes_tensor_maps());
+        let refusal = |problem: &Problem, variant: &Variant| {
+            legal(problem, variant, &DeviceLimits::H100).unwrap_err().to_string()
+        };
+        let needs = "gene copy_engine set so needs head_dims that are multiples of 64, shared_pad=0 and cache_hint=0";
+        assert_eq!(refusal(&Problem::SEED, &copied.with(Gene::SharedPad, 1).unwrap()), needs);
+        assert_eq!(refusal(&Problem::SEED, &copied.with(Gene::CacheHint, 1).unwrap()), needs);
+        let capped = Problem { features: Features { softcap: Some(30.0), ..Features::NONE }, ..Problem::SEED };
+        assert_eq!(refusal(&capped, &copied), "gene copy_engine set so needs a problem without features");
+        let mut expanded = Problem::SEED;
+        expanded.strides.v.head = 0;
+        assert!(refusal(&expanded, &copied).starts_with("the head stride of V is 0 B"));
+    }
+
+    #[test]
+    fn blocks_of_overlapping_launches_stay_alone_where_each_can_have_a_multiprocessor() {
+        let limits = DeviceLimits::H100;
+        let early = variant(MMA).with(Gene::EarlyLaunch, 1).unwrap();
+        let shared = |problem: &Problem, variant: &Variant| legal(problem, variant, &limits).unwrap().shared_bytes;
+        let alone = shared(&Problem::SEED, &early);
+        assert!(2 * (alone + limits.shared_bytes_reserved) > limits.shared_bytes_per_sm);
+        // 64 blocks at the seed shape, and then three times as many.
+        let many = Problem::new(3, 8, 512, 64, Dtype::F16);
+        assert_eq!(shared(&many, &early), shared(&many, &variant(MMA)));
     }
 
     #[test]
