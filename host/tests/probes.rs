@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use builder::Library;
-use host::driver::{Argument, Buffer, DriverError, Function, Gpu, Grid, Module, Stream};
+use host::driver::{Argument, Buffer, DriverError, Function, Gpu, Grid, Module, Stream, tensor_map};
 use kernels::probes::{self, Args, POISON, Probe};
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::Sm;
+use spec::{Dtype, Sm};
 
 /// Schedules each probe is run under on the CPU machine.
 const SEEDS: u64 = 5;
@@ -104,11 +104,17 @@ impl Executor {
         let input = Buffer::of(&self.gpu, input)?;
         let output = Buffer::of(&self.gpu, &vec![POISON; bytes])?;
         let stream = Stream::new(&self.gpu)?;
-        let Probe { blocks, threads, shared_bytes, .. } = *probe;
-        let grid = Grid { blocks, threads, shared_bytes, early: false, l2_window: None };
-        let args = Args { input: input.address(), output: output.address() + GUARD as u64 };
-        // SAFETY: every probe takes an `Args`; both buffers live until the stream has been waited for, and are as large
-        // as the table says the probe needs.
+        let Probe { blocks, cluster, threads, shared_bytes, .. } = *probe;
+        let grid = Grid { blocks, cluster, threads, shared_bytes, early: false, l2_window: None };
+        let encoded = probe.map.map(|map| tensor_map::encode(Dtype::F16, &map(input.address()))).transpose()?;
+        let map = encoded.map(|words| Buffer::of(&self.gpu, &words)).transpose()?;
+        let args = Args {
+            input: input.address(),
+            output: output.address() + GUARD as u64,
+            map: map.as_ref().map_or(0, Buffer::address),
+        };
+        // SAFETY: every probe takes an `Args`; all buffers live until the stream has been waited for, and are as large as
+        // the table says the probe needs.
         unsafe { function.launch(&stream, grid, &[Argument::by_value(&args)]) }?;
         stream.synchronize()?;
         output.download(0, bytes)

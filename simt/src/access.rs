@@ -38,6 +38,14 @@ pub enum Actor {
     Products,
 }
 
+impl Actor {
+    /// A thread as another sees it, both counted through all blocks of a cluster, which have `threads` threads each.
+    pub(crate) fn thread(other: u32, seen_by: u32, threads: u32) -> Self {
+        let (rank, thread) = (other / threads, other % threads);
+        if rank == seen_by / threads { Self::Thread(thread) } else { Self::Peer { rank, thread } }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

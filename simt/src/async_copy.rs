@@ -45,7 +45,7 @@ pub fn cp_async(dst_shared: u32, src_global: u64, bytes: u32, src_bytes: u32) {
         if src_bytes > 0 {
             machine.read_global(machine.thread, src_global, bytes, &mut data[..src_bytes as usize])?;
         }
-        machine.reserve_shared(dst_shared, bytes, bytes)?;
+        machine.reserve_shared(machine.base, dst_shared, bytes, bytes)?;
         let copies = &mut machine.copies[machine.thread as usize];
         copies.pending.push_back(Pending { to: dst_shared, bytes, data, group: copies.committed });
         Ok(())

@@ -93,8 +93,8 @@ impl Machine<'_> {
         (*waiting != 0).then(|| format!("{arrived} warps arrived at the cluster's barrier, where warps {warps} wait"))
     }
 
-    /// Where the memory of a block starts that the running thread may store to.
-    fn peer(&self, rank: u32) -> Outcome<u32> {
+    /// Where the memory of a block starts that the running thread may reach into.
+    pub(crate) fn peer(&self, rank: u32) -> Outcome<u32> {
         let cluster = self.launch.cluster;
         if rank >= cluster {
             return self.fault(Cause::NoPeer { rank, cluster });
@@ -103,12 +103,16 @@ impl Machine<'_> {
             if self.cluster.acquainted >> (self.thread / WARP) & 1 == 0 {
                 return self.fault(Cause::PeerNotStarted { rank });
             }
-            let warps = (self.launch.threads / WARP) as usize;
-            if self.warps[rank as usize * warps..][..warps].iter().all(|warp| warp.has_exited()) {
+            if self.has_exited(rank) {
                 return self.fault(Cause::PeerExited { rank });
             }
         }
         Ok(rank * self.shared.pitch)
+    }
+
+    /// The same by an address of the cluster's shared memory, and that address within the block.
+    pub(crate) fn peer_at(&self, mapped: u32) -> Outcome<(u32, u32)> {
+        Ok((self.peer(mapped >> RANK_BITS)?, mapped & ((1 << RANK_BITS) - 1)))
     }
 }
 
@@ -128,7 +132,8 @@ pub fn cluster_wait() {
     collective(Op::ClusterWait, u32::MAX, &[]);
 }
 
-/// Where the shared address lies in the block of this rank (`mapa`); for [`store_cluster`], also with a distance added.
+/// Where the shared address lies in the block of this rank (`mapa`); for [`store_cluster`], also with a distance added, and
+/// for [`crate::mbarrier_arrive_cluster`].
 pub fn map_cluster(address: u32, rank: u32) -> u32 {
     enter(|machine| {
         let cluster = machine.launch.cluster;
@@ -150,7 +155,7 @@ pub fn store_cluster<const N: usize>(mapped: u32, data: [u8; N]) {
     enter(|machine| {
         machine.stats.shared_stores += 1;
         machine.stats.shared_store_bytes += N as u64;
-        let base = machine.peer(mapped >> RANK_BITS)?;
-        machine.write_shared(base, mapped & ((1 << RANK_BITS) - 1), &data)
+        let (base, address) = machine.peer_at(mapped)?;
+        machine.write_shared(base, address, &data)
     });
 }

@@ -192,7 +192,7 @@ pub enum Cause {
     /// A thread waits for earlier grids after it has used what they may still write.
     #[error("waits for earlier grids after it has touched global memory")]
     BeforeEarlierGrids,
-    /// Blocks end while bulk copies go on.
+    /// A block ends while bulk copies to it go on.
     #[error("the end, with {0} bulk copies under way")]
     Unfinished(usize),
     /// An mbarrier misused.
@@ -234,20 +234,23 @@ pub enum Cause {
         /// Blocks of the cluster.
         cluster: u32,
     },
-    /// A store to a block that may not have started.
-    #[error("a store to block {rank} of the cluster, with no cluster_wait before that says it has started")]
+    /// Shared memory of a block is accessed that may not have started.
+    #[error("an access to block {rank} of the cluster, with no cluster_wait before that says it has started")]
     PeerNotStarted {
         /// The block's rank.
         rank: u32,
     },
-    /// A store to a block that has exited.
-    #[error("a store to block {rank} of the cluster, which has exited")]
+    /// Shared memory of a block is accessed that has exited.
+    #[error("an access to block {rank} of the cluster, which has exited")]
     PeerExited {
         /// The block's rank.
         rank: u32,
     },
+    /// A bulk copy whose set of blocks is empty.
+    #[error("a bulk copy to no block of the cluster")]
+    ToNobody,
     /// Shared memory is touched that an asynchronous copy has not yet filled.
-    #[error("{bytes}-byte {access} at shared address {address}, into which a copy by thread {issuer} is in flight")]
+    #[error("{bytes}-byte {access} at shared address {address}, into which a copy by {issuer} is in flight")]
     InFlight {
         /// What was tried.
         access: Access,
@@ -256,7 +259,7 @@ pub enum Cause {
         /// Bytes accessed.
         bytes: u32,
         /// The thread that issued the copy.
-        issuer: u32,
+        issuer: Actor,
     },
     /// An asynchronous copy of a size that does not exist.
     #[error("cp.async of {bytes} bytes, {src_bytes} of them read; allowed are 4, 8 or 16, and at most as many read")]
@@ -390,6 +393,7 @@ impl Cause {
             | Self::MisalignedShared { .. }
             | Self::CopySize { .. }
             | Self::TensorMap(_)
+            | Self::ToNobody
             | Self::Descriptor(_)
             | Self::NoPeer { .. } => Class::Memory,
             Self::Race { .. }

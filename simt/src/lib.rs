@@ -76,7 +76,10 @@ pub use global::{address_of, load_global, store_global};
 pub use grid::await_earlier_grids;
 pub use launch::{Blocks, Buffer, Launch, run};
 pub use matrix::{MmaKind, ldmatrix, mma_m16n8k16, stmatrix};
-pub use mbarrier::{Misuse, mbarrier_arrive, mbarrier_arrive_expecting, mbarrier_init, mbarrier_wait};
+pub use mbarrier::{
+    Misuse, mbarrier_arrive, mbarrier_arrive_cluster, mbarrier_arrive_expecting, mbarrier_init, mbarrier_wait,
+    mbarrier_wait_cluster,
+};
 pub use number::{bf16_from_f32, exp2, f16_from_f32, f32_from_bf16, f32_from_f16, fma, log2};
 pub use op::Op;
 pub use product::{Factors, Product};
@@ -84,7 +87,7 @@ pub use proxy::fence_proxy_async;
 pub use shared::{load_shared, store_shared};
 pub use stats::Stats;
 pub use thread::{block_dim, block_idx, grid_dim, thread_idx, trap};
-pub use tma::{TensorMap, tma_load};
+pub use tma::{TensorMap, tma_load, tma_load_multicast};
 pub use warp::{ballot, shuffle_idx, shuffle_xor, sync_warp};
 pub use wgmma::{Accumulator, wgmma_begin, wgmma_commit, wgmma_end, wgmma_registers, wgmma_shared, wgmma_wait};
 

@@ -110,11 +110,17 @@ impl<'a> Machine<'a> {
         self.base = self.rank * self.shared.pitch;
     }
 
-    /// All threads have exited: whether they left something behind that goes on.
+    /// Whether all threads of a block have exited.
+    pub(crate) fn has_exited(&self, rank: u32) -> bool {
+        let warps = (self.launch.threads / WARP) as usize;
+        self.warps[rank as usize * warps..][..warps].iter().all(Warp::has_exited)
+    }
+
+    /// The running thread's block has exited: whether copies to it go on.
     pub(crate) fn check_end(&self) -> Outcome<()> {
-        match self.bulk_copies.len() {
+        match self.bulk_copies.iter().filter(|copy| copy.to() / self.shared.pitch == self.rank).count() {
             0 => Ok(()),
-            copies => Err(self.fault_of_block(Cause::Unfinished(copies))),
+            copies => Err(self.fault_of_block(self.block + self.rank, Cause::Unfinished(copies))),
         }
     }
 
@@ -124,11 +130,11 @@ impl<'a> Machine<'a> {
         let reasons = self.describe_barriers().chain(self.describe_cluster());
         let reasons = reasons.chain(self.describe_mbarriers()).chain(self.describe_products());
         let reasons: Vec<_> = reasons.chain(self.describe_collectives()).collect();
-        self.fault_of_block(Cause::Deadlock(reasons.join("; ")))
+        self.fault_of_block(self.block, Cause::Deadlock(reasons.join("; ")))
     }
 
-    fn fault_of_block(&self, cause: Cause) -> Box<Fault> {
-        Box::new(self.launch.fault(Place::Block(self.block), cause))
+    fn fault_of_block(&self, block: u32, cause: Cause) -> Box<Fault> {
+        Box::new(self.launch.fault(Place::Block(block), cause))
     }
 
     /// The running thread's warp and lane.

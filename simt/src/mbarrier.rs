@@ -1,7 +1,8 @@
 //! `mbarrier`: barriers in shared memory that count arrivals of threads and bytes of bulk copies.
 //!
 //! A phase ends once all arrivals and all expected bytes are there; it orders what came before the arrivals, and the
-//! copies, against what follows a wait for it. Bytes may arrive before they are expected.
+//! copies, against what follows a wait for it. Bytes may arrive before they are expected. Threads of other blocks of the
+//! cluster arrive too; what came before that is ordered only against what follows a wait of the cluster's scope.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -64,11 +65,37 @@ struct Mbarrier {
     /// The thread that made it, until it has let the copy engine see it.
     private_to: Option<u32>,
     /// What those that arrived in the present phase have done.
-    release: Knowledge,
+    release: Told,
     /// The same of all phases that are over.
-    told: Knowledge,
+    told: Told,
     /// Its copies, where races are looked for.
     agent: Agent,
+}
+
+/// What is told at a barrier.
+#[derive(Default)]
+struct Told {
+    /// By threads of its block, and by copies.
+    here: Knowledge,
+    /// By threads of other blocks.
+    elsewhere: Knowledge,
+}
+
+impl Told {
+    fn join(&mut self, other: &Self) {
+        self.here.join(&other.here);
+        self.elsewhere.join(&other.elsewhere);
+    }
+}
+
+/// Whom a wait learns from: PTX orders two threads only if the scopes of the one's release and of the other's
+/// acquire contain both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Threads of the block.
+    Block,
+    /// Those of the cluster.
+    Cluster,
 }
 
 /// All barriers of a cluster, by address through all its blocks.
@@ -89,9 +116,9 @@ impl Mbarriers {
 }
 
 impl Machine<'_> {
-    /// The barrier at an address of the running thread's block.
-    fn mbarrier(&mut self, address: u32) -> Outcome<&mut Mbarrier> {
-        let (thread, at) = (self.thread, self.base.wrapping_add(address));
+    /// The barrier at an address of the block whose memory starts at `base`.
+    fn mbarrier(&mut self, base: u32, address: u32) -> Outcome<&mut Mbarrier> {
+        let (thread, at) = (self.thread, base.wrapping_add(address));
         if address >= self.shared.pitch || !self.mbarriers.0.contains_key(&at) {
             return self.misuse(address, Misuse::NotInitialised);
         }
@@ -108,9 +135,9 @@ impl Machine<'_> {
         self.fault(Cause::Mbarrier { address, misuse })
     }
 
-    fn arrive_at_mbarrier(&mut self, address: u32, bytes: u32) -> Outcome<()> {
+    fn arrive_at_mbarrier(&mut self, base: u32, address: u32, bytes: u32) -> Outcome<()> {
         self.stats.mbarrier_arrivals += 1;
-        let barrier = self.mbarrier(address)?;
+        let barrier = self.mbarrier(base, address)?;
         if barrier.missing == 0 {
             return self.misuse(address, Misuse::TooManyArrivals);
         }
@@ -119,17 +146,18 @@ impl Machine<'_> {
         if barrier.bytes > i64::from(MAX_COUNT) {
             return self.misuse(address, Misuse::Bytes(bytes));
         }
-        let (thread, at) = (self.thread, self.base + address);
+        let (thread, at) = (self.thread, base + address);
         if let (Some(races), Some(barrier)) = (&mut self.races, self.mbarriers.0.get_mut(&at)) {
-            races.release_thread(thread, &mut barrier.release);
+            let Told { here, elsewhere } = &mut barrier.release;
+            races.release_thread(thread, if base == self.base { here } else { elsewhere });
         }
         self.end_phase(at);
         Ok(())
     }
 
-    /// Whether the running thread may let copies complete on a barrier.
-    pub(crate) fn check_mbarrier(&mut self, address: u32) -> Outcome<()> {
-        match self.mbarrier(address)?.private_to {
+    /// Whether the running thread may let copies complete on a barrier of the block whose memory starts at `base`.
+    pub(crate) fn check_mbarrier(&mut self, base: u32, address: u32) -> Outcome<()> {
+        match self.mbarrier(base, address)?.private_to {
             Some(_) => self.misuse(address, Misuse::Unpublished),
             None => Ok(()),
         }
@@ -144,7 +172,7 @@ impl Machine<'_> {
         if let Some(races) = &mut self.races {
             let phase = barrier.over + 1;
             races.copied(barrier.agent, phase, to, bytes);
-            races.release_copies(barrier.agent, phase, &mut barrier.release);
+            races.release_copies(barrier.agent, phase, &mut barrier.release.here);
         }
         self.end_phase(at);
     }
@@ -164,9 +192,9 @@ impl Machine<'_> {
     }
 
     /// Whether the phase of this parity is over; if not, the running thread waits until a phase ends.
-    fn test_mbarrier(&mut self, address: u32, parity: u32) -> Outcome<bool> {
+    fn test_mbarrier(&mut self, address: u32, parity: u32, scope: Scope) -> Outcome<bool> {
         let thread = self.thread;
-        let barrier = self.mbarrier(address)?;
+        let barrier = self.mbarrier(self.base, address)?;
         if barrier.over % 2 == parity % 2 {
             barrier.waiting.push(thread);
             let (warp, lane) = self.place();
@@ -175,7 +203,10 @@ impl Machine<'_> {
         }
         let at = self.base + address;
         if let (Some(races), Some(barrier)) = (&mut self.races, self.mbarriers.0.get(&at)) {
-            races.acquire_thread(thread, &barrier.told);
+            races.acquire_thread(thread, &barrier.told.here);
+            if scope == Scope::Cluster {
+                races.acquire_thread(thread, &barrier.told.elsewhere);
+            }
         }
         Ok(true)
     }
@@ -213,8 +244,8 @@ pub fn mbarrier_init(address: u32, arrivals: u32) {
             over: 0,
             waiting: vec![],
             private_to: Some(machine.thread),
-            release: Knowledge::default(),
-            told: Knowledge::default(),
+            release: Told::default(),
+            told: Told::default(),
             agent: machine.races.as_mut().map_or(0, |races| races.add_agent()),
         };
         machine.mbarriers.0.insert(at, barrier);
@@ -224,18 +255,38 @@ pub fn mbarrier_init(address: u32, arrivals: u32) {
 
 /// Arrives (`mbarrier.arrive`).
 pub fn mbarrier_arrive(address: u32) {
-    enter(|machine| machine.arrive_at_mbarrier(address, 0));
+    enter(|machine| machine.arrive_at_mbarrier(machine.base, address, 0));
+}
+
+/// Arrives at a barrier of any block of the cluster, which must be known to have started and must still run, at an address
+/// of [`crate::map_cluster`] (`mbarrier.arrive.release.cluster.shared::cluster`).
+pub fn mbarrier_arrive_cluster(mapped: u32) {
+    enter(|machine| {
+        let (base, address) = machine.peer_at(mapped)?;
+        machine.arrive_at_mbarrier(base, address, 0)
+    });
 }
 
 /// Arrives, and lets the phase wait for `bytes` of copies too (`mbarrier.arrive.expect_tx`).
 pub fn mbarrier_arrive_expecting(address: u32, bytes: u32) {
-    enter(|machine| machine.arrive_at_mbarrier(address, bytes));
+    enter(|machine| machine.arrive_at_mbarrier(machine.base, address, bytes));
 }
 
 /// Waits until the phase of this parity is over (a loop of `mbarrier.try_wait.parity`): that of the other parity is then
-/// the present one. Phases have parity 0, 1, 0, ...; the one before the first is over.
+/// the present one. Phases have parity 0, 1, 0, ...; the one before the first is over. What threads of other blocks did
+/// before they arrived is not ordered: that takes [`mbarrier_wait_cluster`].
 pub fn mbarrier_wait(address: u32, parity: u32) {
-    while !enter(|machine| machine.test_mbarrier(address, parity)) {
+    wait(address, parity, Scope::Block);
+}
+
+/// The same, but what any thread of the cluster did before it arrived is ordered before what follows
+/// (`mbarrier.try_wait.parity.acquire.cluster`).
+pub fn mbarrier_wait_cluster(address: u32, parity: u32) {
+    wait(address, parity, Scope::Cluster);
+}
+
+fn wait(address: u32, parity: u32, scope: Scope) {
+    while !enter(|machine| machine.test_mbarrier(address, parity, scope)) {
         // As on a GPU, a thread that sleeps through two phases goes on waiting.
         suspend();
     }

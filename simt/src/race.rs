@@ -128,10 +128,8 @@ impl Races {
             Actor::Copy
         } else if agent >= self.clocks.len() as Agent {
             Actor::Products
-        } else if other / self.threads == thread / self.threads {
-            Actor::Thread(other % self.threads)
         } else {
-            Actor::Peer { rank: other / self.threads, thread: other % self.threads }
+            Actor::thread(other, thread, self.threads)
         }
     }
 

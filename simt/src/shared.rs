@@ -2,7 +2,7 @@
 
 use crate::events::Event;
 use crate::machine::{Machine, Outcome, enter};
-use crate::{Access, Cause, Launch, Misuse};
+use crate::{Access, Actor, Cause, Launch, Misuse};
 
 /// What memory holds that nobody has written: NaN in fp16, bf16 and fp32.
 const POISON: u8 = 0xff;
@@ -31,8 +31,10 @@ pub(crate) struct SharedMemory {
     size: u32,
     /// From one block to the next.
     pub(crate) pitch: u32,
+    /// Threads of a block.
+    threads: u32,
     bytes: Vec<u8>,
-    /// Per grain: 0, 1 + the thread whose copy is to fill it, or [`MBARRIER`].
+    /// Per grain: 0, 1 + the thread of the cluster whose copy is to fill it, or [`MBARRIER`].
     in_flight: Vec<u16>,
     /// How many grains are not 0, so that a check costs nothing where none is.
     waiting: usize,
@@ -49,6 +51,7 @@ impl SharedMemory {
         Self {
             size: launch.shared_bytes,
             pitch,
+            threads: launch.threads,
             bytes: vec![POISON; bytes],
             in_flight: vec![0; bytes / GRAIN],
             waiting: 0,
@@ -81,9 +84,9 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Whether nothing that fills these bytes is in flight, and they are no mbarrier.
+    /// Whether nothing that fills these bytes, which `thread` accesses, is in flight, and they are no mbarrier.
     #[inline]
-    fn check_flight(&self, base: u32, address: u32, bytes: u32, access: Access) -> Result<(), Cause> {
+    fn check_flight(&self, thread: u32, base: u32, address: u32, bytes: u32, access: Access) -> Result<(), Cause> {
         if self.waiting == 0 {
             return Ok(());
         }
@@ -92,7 +95,10 @@ impl SharedMemory {
         let last = (at + bytes - 1) as usize / GRAIN;
         match self.in_flight[first..=last].iter().find(|&&issuer| issuer != 0) {
             Some(&MBARRIER) => Err(Cause::Mbarrier { address, misuse: Misuse::Touched(access) }),
-            Some(&issuer) => Err(Cause::InFlight { access, address, bytes, issuer: u32::from(issuer) - 1 }),
+            Some(&issuer) => {
+                let issuer = Actor::thread(u32::from(issuer) - 1, thread, self.threads);
+                Err(Cause::InFlight { access, address, bytes, issuer })
+            }
             None => Ok(()),
         }
     }
@@ -128,7 +134,7 @@ impl Machine<'_> {
         let (base, bytes) = (self.base, N as u32);
         let checked = self.shared.check(address, bytes, bytes, Access::Load).and_then(|()| match &mut self.races {
             Some(races) => {
-                self.shared.check_flight(base, address, bytes, Access::Load)?;
+                self.shared.check_flight(thread, base, address, bytes, Access::Load)?;
                 races.load(thread, base + address, bytes)
             }
             None => Ok(()),
@@ -153,7 +159,7 @@ impl Machine<'_> {
     #[inline]
     fn claim_as(&mut self, thread: u32, base: u32, address: u32, bytes: u32, align: u32) -> Outcome<&mut [u8]> {
         let checked = self.shared.check(address, bytes, align, Access::Store).and_then(|()| {
-            self.shared.check_flight(base, address, bytes, Access::Store)?;
+            self.shared.check_flight(thread, base, address, bytes, Access::Store)?;
             self.shared.check_reads(base, address, bytes)?;
             self.races.as_mut().map_or(Ok(()), |races| races.store(thread, base + address, bytes))
         });
@@ -178,12 +184,10 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Poisons what a copy by the running thread is to fill.
-    pub(crate) fn reserve_shared(&mut self, address: u32, bytes: u32, align: u32) -> Outcome<()> {
-        let base = self.base;
+    /// Poisons what a copy by the running thread is to fill in the block whose memory starts at `base`.
+    pub(crate) fn reserve_shared(&mut self, base: u32, address: u32, bytes: u32, align: u32) -> Outcome<()> {
         self.claim(base, address, bytes, align)?.fill(POISON);
-        let issuer = self.thread - self.rank * self.launch.threads;
-        self.shared.mark(base + address, bytes, issuer as u16 + 1);
+        self.shared.mark(base + address, bytes, self.thread as u16 + 1);
         Ok(())
     }
 
@@ -215,7 +219,7 @@ impl Machine<'_> {
         let (base, bytes) = (self.base, CHUNK as u32);
         let checked = self.shared.check(address, bytes, bytes, Access::Load).and_then(|()| match &self.races {
             Some(races) => {
-                self.shared.check_flight(base, address, bytes, Access::Load)?;
+                self.shared.check_flight(self.thread, base, address, bytes, Access::Load)?;
                 races.offer(warp, base + address, bytes, last)
             }
             None => Ok(()),

@@ -60,7 +60,7 @@ stats! {
     copy_waits,
     /// Bulk copies issued.
     bulk_copies,
-    /// Bytes they wrote.
+    /// Bytes they wrote, to all blocks together.
     bulk_copy_bytes,
     /// Arrivals at mbarriers.
     mbarrier_arrivals,

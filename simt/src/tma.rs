@@ -1,7 +1,10 @@
-//! The copy engine: boxes of a tensor to shared memory, by one thread, beside all threads.
+//! The copy engine: boxes of a tensor to shared memory of one or more blocks, by one thread, beside all threads.
 //!
-//! The destination is poison from the issue on; the schedule says when the copy lands, in any order. It is over for those
-//! that waited for the phase of its mbarrier.
+//! The destination is poison from the issue on; the schedule says when the copy lands, in any order, and in each block on its
+//! own. It is over for those that waited for the phase of its mbarrier in their block.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
 
 use crate::Cause;
 use crate::machine::{Machine, Outcome, enter};
@@ -47,21 +50,49 @@ impl TensorMap {
     }
 }
 
-/// A copy under way.
+/// A copy under way to one block.
 pub(crate) struct BulkCopy {
-    map: TensorMap,
-    from: [u32; 4],
+    source: Rc<Source>,
     /// Where to, and its barrier, as addresses through all blocks of the cluster.
     to: u32,
     barrier: u32,
+}
+
+impl BulkCopy {
+    /// Where it goes, as an address through all blocks of the cluster.
+    pub(crate) fn to(&self) -> u32 {
+        self.to
+    }
+}
+
+/// What one instruction copies.
+struct Source {
+    map: TensorMap,
+    from: [u32; 4],
     /// The thread that issued it.
     issuer: u32,
+    /// The box, once it has been read: however many blocks get it, it is read once.
+    data: OnceCell<Vec<u8>>,
 }
 
 impl Machine<'_> {
     /// Ends one of the copies under way.
     pub(crate) fn deliver(&mut self, index: usize) -> Outcome<()> {
-        let BulkCopy { map, from, to, barrier, issuer } = self.bulk_copies.swap_remove(index);
+        let BulkCopy { source, to, barrier } = self.bulk_copies.swap_remove(index);
+        let data = match source.data.get() {
+            Some(data) => data,
+            None => {
+                let data = self.read_box(&source)?;
+                source.data.get_or_init(|| data)
+            }
+        };
+        self.land(to, data);
+        self.complete_copy(barrier, to, data.len() as u32);
+        Ok(())
+    }
+
+    /// The rows of a box, one after the other.
+    fn read_box(&mut self, &Source { map, from, issuer, .. }: &Source) -> Outcome<Vec<u8>> {
         let [columns, rows, heads, batches] = map.extents.map(i64::from);
         let [column, first_row, head, batch] = from.map(|coordinate| i64::from(coordinate.cast_signed()));
         let inside = (0..heads).contains(&head) && (0..batches).contains(&batch);
@@ -77,8 +108,29 @@ impl Machine<'_> {
                 self.read_global(issuer, map.address.wrapping_add(offset), 2, &mut data[part])?;
             }
         }
-        self.land(to, &data);
-        self.complete_copy(barrier, to, map.rows * ROW);
+        Ok(data)
+    }
+
+    /// Starts a copy to the blocks of the cluster whose bits are set.
+    fn start_copy(&mut self, to: u32, map: &TensorMap, barrier: u32, from: [u32; 4], blocks: u32) -> Outcome<()> {
+        if let Err(cause) = map.check() {
+            return self.fault(cause);
+        }
+        if blocks == 0 {
+            return self.fault(Cause::ToNobody);
+        }
+        let (bytes, issuer) = (map.rows * ROW, self.thread);
+        let source = Rc::new(Source { map: *map, from, issuer, data: OnceCell::new() });
+        self.touched_global[issuer as usize] = true;
+        self.stats.bulk_copies += 1;
+        for rank in (0..u32::BITS).filter(|rank| blocks >> rank & 1 == 1) {
+            let base = self.peer(rank)?;
+            self.check_mbarrier(base, barrier)?;
+            self.reserve_shared(base, to, bytes, ALIGN)?;
+            self.stats.bulk_copy_bytes += u64::from(bytes);
+            let source = Rc::clone(&source);
+            self.bulk_copies.push(BulkCopy { source, to: base + to, barrier: base + barrier });
+        }
         Ok(())
     }
 }
@@ -87,22 +139,12 @@ impl Machine<'_> {
 /// permuted in groups of eight rows: chunk `c` of row `r` lies where chunk `c ^ (r % 8)` would. What lies outside the tensor
 /// becomes zeros. The bytes, zeros included, complete on the barrier (`cp.async.bulk.tensor.4d` with 128-byte swizzle).
 pub fn tma_load(dst_shared: u32, map: &TensorMap, barrier: u32, coordinates: [u32; 4]) {
-    enter(|machine| {
-        if let Err(cause) = map.check() {
-            return machine.fault(cause);
-        }
-        machine.check_mbarrier(barrier)?;
-        machine.reserve_shared(dst_shared, map.rows * ROW, ALIGN)?;
-        machine.touched_global[machine.thread as usize] = true;
-        machine.stats.bulk_copies += 1;
-        machine.stats.bulk_copy_bytes += u64::from(map.rows * ROW);
-        machine.bulk_copies.push(BulkCopy {
-            map: *map,
-            from: coordinates,
-            to: machine.base + dst_shared,
-            barrier: machine.base + barrier,
-            issuer: machine.thread,
-        });
-        Ok(())
-    });
+    enter(|machine| machine.start_copy(dst_shared, map, barrier, coordinates, 1 << machine.rank));
+}
+
+/// Like [`tma_load`], but to every block of the cluster whose rank is a set bit of `blocks`, which must be known to have
+/// started and must still run: to the same address in each of them, and its bytes complete on the barrier at the same
+/// address there (`.multicast::cluster`).
+pub fn tma_load_multicast(dst_shared: u32, map: &TensorMap, barrier: u32, coordinates: [u32; 4], blocks: u16) {
+    enter(|machine| machine.start_copy(dst_shared, map, barrier, coordinates, blocks.into()));
 }

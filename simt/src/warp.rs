@@ -152,7 +152,7 @@ impl Machine<'_> {
                 if self.warps[w].has_exited() {
                     self.end_cluster_phase();
                 }
-                Ok(())
+                if self.has_exited(self.rank) { self.check_end() } else { Ok(()) }
             }
         }
     }

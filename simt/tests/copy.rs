@@ -1,6 +1,6 @@
 //! `cp.async`.
 
-use simt::{Access, Buffer, Cause, Fault, Launch, address_of, thread_idx};
+use simt::{Access, Actor, Buffer, Cause, Fault, Launch, address_of, thread_idx};
 
 /// Runs one warp with a buffer `in` of 64 bytes (0, 1, 2, ...) and returns 64 bytes of shared memory's end state, as
 /// thread 0 reads it after `kernel`.
@@ -84,7 +84,7 @@ fn waits_for_all_but_the_last_groups() {
         }
         // Where races are checked, reading the rest is a fault.
         let address = 16 * (3 - pending);
-        let expected = Cause::InFlight { access: Access::Load, address, bytes: 16, issuer: 0 };
+        let expected = Cause::InFlight { access: Access::Load, address, bytes: 16, issuer: Actor::Thread(0) };
         assert_eq!(early(pending, true).unwrap_err().cause, expected);
     }
 }
@@ -111,11 +111,11 @@ fn storing_into_a_copy_in_flight_is_a_fault() {
             simt::cp_async_commit();
             simt::store_shared(20, [0; 2]);
         });
-        let expected = Cause::InFlight { access: Access::Store, address: 20, bytes: 2, issuer: 0 };
+        let expected = Cause::InFlight { access: Access::Store, address: 20, bytes: 2, issuer: Actor::Thread(0) };
         assert_eq!(run(check_races, kernel).unwrap_err().cause, expected);
     }
     let twice = cause(first(|| (0..2).for_each(|_| simt::cp_async(0, FROM(0), 4, 4))));
-    assert_eq!(twice, Cause::InFlight { access: Access::Store, address: 0, bytes: 4, issuer: 0 });
+    assert_eq!(twice, Cause::InFlight { access: Access::Store, address: 0, bytes: 4, issuer: Actor::Thread(0) });
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn other_threads_need_a_barrier_after_the_wait() {
             simt::cp_async_wait(0);
         }
     };
-    assert!(matches!(cause(wrong), Cause::Race { .. } | Cause::InFlight { issuer: 7, .. }));
+    assert!(matches!(cause(wrong), Cause::Race { .. } | Cause::InFlight { issuer: Actor::Thread(7), .. }));
 }
 
 #[test]

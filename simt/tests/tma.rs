@@ -114,7 +114,9 @@ fn reading_without_a_wait_is_caught_whenever_the_copy_lands() {
             }
         });
         match fault.unwrap_err().cause {
-            Cause::InFlight { access: Access::Load, address: 1024, bytes: 4, issuer: 0 } => kinds[0] += 1,
+            Cause::InFlight { access: Access::Load, address: 1024, bytes: 4, issuer: Actor::Thread(0) } => {
+                kinds[0] += 1
+            }
             Cause::Race { access: Access::Load, address: 1024, other: Actor::Copy, .. } => kinds[1] += 1,
             other => panic!("{other}"),
         }

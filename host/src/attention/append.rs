@@ -136,8 +136,14 @@ impl Appender {
     ///
     /// As for [`Appender::launch_at`].
     pub unsafe fn queue(&self, stream: &Stream, args: &AppendArgs) -> Result<(), DriverError> {
-        let grid =
-            Grid { blocks: self.blocks, threads: APPEND_THREADS, shared_bytes: 0, early: false, l2_window: None };
+        let grid = Grid {
+            blocks: self.blocks,
+            cluster: 1,
+            threads: APPEND_THREADS,
+            shared_bytes: 0,
+            early: false,
+            l2_window: None,
+        };
         // SAFETY: the entry point takes `AppendArgs`; the caller vouches for the memory.
         unsafe { self.function.launch(stream, grid, &[Argument::by_value(args)]) }
     }

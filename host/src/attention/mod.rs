@@ -283,7 +283,8 @@ impl Attention {
     /// As for [`Attention::launch_at`].
     pub unsafe fn queue(&self, stream: &Stream, arguments: &Arguments) -> Result<(), DriverError> {
         let LaunchGeometry { blocks, threads, shared_bytes, early_launch, .. } = self.geometry;
-        let grid = Grid { blocks, threads, shared_bytes, early: early_launch, l2_window: arguments.l2_window };
+        let grid =
+            Grid { blocks, cluster: 1, threads, shared_bytes, early: early_launch, l2_window: arguments.l2_window };
         let args = Argument::by_value(&arguments.args);
         // SAFETY: every entry point takes `AttentionArgs`; those whose geometry has boxes `TensorMaps` after it, those of
         // problems with features `FeatureArgs`; the caller vouches for the tensors.

@@ -92,6 +92,8 @@ fn first_complaint(log: &[u8]) -> String {
 pub struct Grid {
     /// Blocks.
     pub blocks: u32,
+    /// Blocks of a cluster; 1 for none, and for kernels that say it themselves.
+    pub cluster: u32,
     /// Threads of a block.
     pub threads: u32,
     /// Dynamic shared memory of a block in bytes.
@@ -165,12 +167,13 @@ impl Function {
     /// large enough until the stream has been waited for.
     pub unsafe fn launch(&self, stream: &Stream, grid: Grid, arguments: &[Argument<'_>]) -> Result<(), DriverError> {
         let _current = self.gpu().bind()?;
+        let clusters = (grid.cluster > 1).then(|| LaunchAttribute::clusters(grid.cluster));
         let early = grid.early.then_some(LaunchAttribute::EARLY);
         let window = grid.l2_window.map(|window| LaunchAttribute::l2_window(window.start, window.bytes, window.share));
-        // Room for both: a launch allocates nothing.
-        let mut attributes = [LaunchAttribute::EARLY; 2];
+        // Room for all: a launch allocates nothing.
+        let mut attributes = [LaunchAttribute::EARLY; 3];
         let mut count = 0;
-        for attribute in early.into_iter().chain(window) {
+        for attribute in clusters.into_iter().chain(early).chain(window) {
             attributes[count] = attribute;
             count += 1;
         }

@@ -39,6 +39,12 @@ impl LaunchAttribute {
     /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the grid may start before the one before it is over.
     pub(super) const EARLY: Self = Self { id: 6, pad: 0, value: [1, 0, 0, 0, 0, 0, 0, 0] };
 
+    /// `CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION`: blocks of a cluster, in one dimension.
+    pub(super) fn clusters(blocks: u32) -> Self {
+        // A `dim3`.
+        Self { id: 4, pad: 0, value: [1 << 32 | u64::from(blocks), 1, 0, 0, 0, 0, 0, 0] }
+    }
+
     /// `CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW`: of the lines in a range, L2 keeps a share and lets the others go first.
     pub(super) fn l2_window(start: u64, bytes: u64, share: f32) -> Self {
         const STREAMING: u64 = 1;

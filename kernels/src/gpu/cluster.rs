@@ -73,6 +73,12 @@ impl ClusterShared {
         Self(simt::map_cluster(address.address(), rank))
     }
 
+    /// The address as the instructions take it.
+    #[inline(always)]
+    pub(super) fn address(self) -> u32 {
+        self.0
+    }
+
     /// The address `bytes` further on in the same block.
     #[inline(always)]
     pub fn at(self, bytes: u32) -> Self {

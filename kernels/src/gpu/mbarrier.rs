@@ -5,12 +5,30 @@ use core::arch::asm;
 
 use spec::layout::BARRIER;
 
-use super::Shared;
+use super::{ClusterShared, Shared};
 
 /// A barrier of 8 bytes in shared memory. It goes through phases: a phase ends when all arrivals and all expected bytes
 /// are there. Phases have parity 0, 1, 0, ...
 #[derive(Clone, Copy, Debug)]
 pub struct Mbarrier(Shared);
+
+/// Tries until the barrier's phase of a parity is over.
+#[cfg(target_arch = "nvptx64")]
+macro_rules! wait_until {
+    ($instruction:literal, $barrier:expr, $parity:expr) => {
+        loop {
+            let over: u32;
+            // SAFETY: the layout keeps the barrier inside shared memory.
+            unsafe {
+                asm!(concat!("{{ .reg .pred p; ", $instruction, " p, [{1}], {2}; selp.u32 {0}, 1, 0, p; }}"),
+                    out(reg32) over, in(reg32) $barrier.address(), in(reg32) $parity, options(nostack));
+            }
+            if over != 0 {
+                break;
+            }
+        }
+    };
+}
 
 impl Mbarrier {
     /// The barrier at an address.
@@ -69,23 +87,40 @@ impl Mbarrier {
         simt::mbarrier_arrive(self.address());
     }
 
-    /// Waits until the phase of this parity is over.
+    /// Arrives at the barrier at the same place in the block of this rank in the cluster, which has started and still runs.
+    /// Those that wait there with [`Self::wait_for_peers`] see what this thread did before. That takes a fence over the GPU:
+    /// one thread had better arrive for many.
+    #[inline(always)]
+    pub fn arrive_at(self, rank: u32) {
+        let remote = ClusterShared::of(rank, self.0);
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: as for `init`, and the block is still there.
+        unsafe {
+            asm!("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [{0}];",
+                in(reg32) remote.address(), options(nostack));
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        simt::mbarrier_arrive_cluster(remote.address());
+    }
+
+    /// Waits until the phase of this parity is over, and sees what threads of this block did before they arrived, and what
+    /// copies brought, whoever started them.
     #[inline(always)]
     pub fn wait(self, parity: u32) {
         #[cfg(target_arch = "nvptx64")]
-        loop {
-            let over: u32;
-            // SAFETY: as for `init`.
-            unsafe {
-                asm!("{{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [{1}], {2}; selp.u32 {0}, 1, 0, p; }}",
-                    out(reg32) over, in(reg32) self.address(), in(reg32) parity, options(nostack));
-            }
-            if over != 0 {
-                break;
-            }
-        }
+        wait_until!("mbarrier.try_wait.parity.shared::cta.b64", self, parity);
         #[cfg(not(target_arch = "nvptx64"))]
         simt::mbarrier_wait(self.address(), parity);
+    }
+
+    /// The same where blocks of the cluster [arrive](Self::arrive_at), and sees what their threads did before, too.
+    #[inline(always)]
+    pub fn wait_for_peers(self, parity: u32) {
+        // Without a scope PTX takes that of the block, which orders nothing that another block's thread did.
+        #[cfg(target_arch = "nvptx64")]
+        wait_until!("mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64", self, parity);
+        #[cfg(not(target_arch = "nvptx64"))]
+        simt::mbarrier_wait_cluster(self.address(), parity);
     }
 }
 

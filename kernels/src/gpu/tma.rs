@@ -52,6 +52,23 @@ impl TensorMap {
         #[cfg(not(target_arch = "nvptx64"))]
         simt::tma_load(to.address(), &self.0, barrier.address(), [column, row, head, batch]);
     }
+
+    /// Like [`Self::load`], to every block of the cluster whose rank is a set bit of `blocks`; they have started and still
+    /// run. The box lands at the same place in the shared memory of each, and counts for the barrier at the same place
+    /// there.
+    #[inline(always)]
+    pub fn load_multicast(self, to: Shared, barrier: Mbarrier, [batch, head, row, column]: [u32; 4], blocks: u16) {
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: layouts keep the box inside shared memory, of each of the blocks.
+        unsafe {
+            asm!("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster \
+                    [{0}], [{1}, {{{2}, {3}, {4}, {5}}}], [{6}], {7};",
+                in(reg32) to.address(), in(reg64) self.0, in(reg32) column, in(reg32) row, in(reg32) head,
+                in(reg32) batch, in(reg32) barrier.address(), in(reg16) blocks, options(nostack));
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        simt::tma_load_multicast(to.address(), &self.0, barrier.address(), [column, row, head, batch], blocks);
+    }
 }
 
 /// The tensor maps that are the second argument of the kernel `$symbol`, which stays where it is during the launch.

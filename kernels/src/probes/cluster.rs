@@ -1,4 +1,4 @@
-//! Clusters, of one block (sm_90a): larger ones need a launch that says so.
+//! Clusters, of one block (sm_90a).
 
 use super::probe;
 use crate::gpu::{ClusterShared, Shared, arrive_cluster, cluster_rank, thread_index, wait_cluster};

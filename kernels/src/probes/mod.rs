@@ -19,6 +19,8 @@ mod matrix;
 mod mbarrier;
 mod memory;
 mod thread;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+mod tma;
 mod warp;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
 mod wgmma;
@@ -27,6 +29,8 @@ mod wgmma;
 pub use expect::{Agreement, POISON, Probe, all};
 
 use crate::gpu::Global;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+use crate::gpu::TensorMap;
 
 /// The one argument of every probe, passed by value.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +40,8 @@ pub struct Args {
     pub input: u64,
     /// Address of the output.
     pub output: u64,
+    /// Address of the input's tensor map, a multiple of 64; 0 for probes that take none.
+    pub map: u64,
 }
 
 impl Args {
@@ -49,6 +55,25 @@ impl Args {
     #[inline(always)]
     fn output(&self, index: u32) -> Global {
         Global::new(self.output).at(i64::from(index) * 4)
+    }
+
+    /// The input's tensor map.
+    #[cfg(target_feature = "sm_90a")]
+    #[inline(always)]
+    fn map(&self) -> TensorMap {
+        let [map, ..] = TensorMap::three_at(self.map);
+        map
+    }
+
+    /// The input's tensor map, which the CPU machine has as a [`spec::PlainMap`].
+    #[cfg(not(target_arch = "nvptx64"))]
+    fn map(&self) -> TensorMap {
+        let words = core::array::from_fn(|i| {
+            let [low, high] = Global::new(self.map).at(i as i64 * 8).load_pair();
+            u64::from(low) | u64::from(high) << 32
+        });
+        let [map, ..] = TensorMap::three_of(&spec::TensorMaps([words; 3]));
+        map
     }
 
     /// The fp32 `index` of the input.

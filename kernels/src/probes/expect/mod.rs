@@ -10,6 +10,7 @@ mod matrix;
 mod mbarrier;
 mod memory;
 mod thread;
+mod tma;
 mod values;
 mod warp;
 mod wgmma;
@@ -18,6 +19,8 @@ use std::format;
 use std::string::String;
 use std::vec;
 use std::vec::Vec;
+
+use spec::PlainMap;
 
 use super::Args;
 use values::words;
@@ -48,6 +51,8 @@ pub struct Probe {
     pub name: &'static str,
     /// Blocks of the launch.
     pub blocks: u32,
+    /// Blocks of a cluster, 1 for none.
+    pub cluster: u32,
     /// Threads of a block.
     pub threads: u32,
     /// Dynamic shared memory of a block in bytes.
@@ -56,6 +61,8 @@ pub struct Probe {
     pub hopper: bool,
     /// Makes the input.
     pub input: fn() -> Vec<u8>,
+    /// Makes the map of the input's 16-bit elements, from the input's address, for those that take one.
+    pub map: Option<fn(u64) -> PlainMap>,
     /// What the output must be for an input.
     pub expected: fn(&[u8]) -> Vec<u8>,
     /// How exactly.
@@ -76,10 +83,12 @@ impl Probe {
         Self {
             name,
             blocks: 1,
+            cluster: 1,
             threads,
             shared_bytes: 0,
             hopper: false,
             input,
+            map: None,
             expected,
             agreement: Agreement::Bits,
             entry,
@@ -88,6 +97,14 @@ impl Probe {
 
     const fn blocks(self, blocks: u32) -> Self {
         Self { blocks, ..self }
+    }
+
+    const fn clusters(self, cluster: u32) -> Self {
+        Self { cluster, ..self }
+    }
+
+    const fn mapped(self, map: fn(u64) -> PlainMap) -> Self {
+        Self { map: Some(map), ..self }
     }
 
     const fn shared(self, shared_bytes: u32) -> Self {
@@ -111,9 +128,14 @@ impl Probe {
         let input = (self.input)();
         let mut output = vec![POISON; (self.expected)(&input).len()];
         let mut launch = simt::Launch::new(self.name, self.blocks, self.threads);
-        (launch.shared_bytes, launch.seed) = (self.shared_bytes, seed);
-        let args = Args { input: simt::address_of(0), output: simt::address_of(1) };
-        let buffers = &mut [simt::Buffer::read("input", &input), simt::Buffer::write("output", &mut output)];
+        (launch.cluster, launch.shared_bytes, launch.seed) = (self.cluster, self.shared_bytes, seed);
+        let args = Args { input: simt::address_of(0), output: simt::address_of(1), map: simt::address_of(2) };
+        let map = self.map.map_or([0; 16], |map| map(args.input).to_words()).map(u64::to_le_bytes);
+        let buffers = &mut [
+            simt::Buffer::read("input", &input),
+            simt::Buffer::write("output", &mut output),
+            simt::Buffer::read("map", map.as_flattened()),
+        ];
         simt::run(&launch, buffers, || (self.entry)(args)).map_err(|fault| format!("{fault}"))?;
         self.judge(&input, &output)
     }
@@ -162,6 +184,7 @@ pub fn all() -> impl Iterator<Item = Probe> {
         mbarrier::PROBES,
         memory::PROBES,
         thread::PROBES,
+        tma::PROBES,
         warp::PROBES,
         wgmma::PROBES,
     ]
