@@ -26,7 +26,7 @@ impl Divisor {
     /// Quotient and rest of `n`, which is below 2^31.
     #[inline(always)]
     pub const fn divide(self, n: u32) -> (u32, u32) {
-        let quotient = ((2 * n) as u64 * self.factor as u64 >> 32) as u32 >> self.shift;
+        let quotient = (((2 * n) as u64 * self.factor as u64) >> 32) as u32 >> self.shift;
         (quotient, n - quotient * self.value)
     }
 

@@ -2,7 +2,7 @@
 
 use spec::{AttentionArgs, Extra, FULL_DIAGONAL, FeatureArgs, LARGEST_LOGIT, MatrixStrides};
 
-use super::{Mask, RowState, Rows, Source, Work};
+use super::{Destination, Mask, RowState, Rows, Source, Work};
 use crate::gpu::{Element, Global, divide, fma, tanh};
 
 /// Factor from the logits that [`Features::finish`] makes to exponents of two.
@@ -24,6 +24,9 @@ pub trait Features: Copy {
 
     /// What the block works on. Its first key is the first that some row of it sees, and it may have no rows at all.
     fn work(&self, args: &AttentionArgs, tile_q: u32, element_bytes: u32) -> Work;
+
+    /// Where the output of the work goes.
+    fn destination(&self, work: &Work, args: &AttentionArgs, element_bytes: u32) -> Destination;
 
     /// Where the rows of K, or of V, are, whose elements have so many bytes.
     fn source(&self, work: &Work, which: Operand, element_bytes: u32) -> impl Source;
@@ -79,6 +82,11 @@ impl Features for Plain {
     }
 
     #[inline(always)]
+    fn destination(&self, work: &Work, args: &AttentionArgs, element_bytes: u32) -> Destination {
+        Destination::of(work.coordinates(), work.rows, args, element_bytes)
+    }
+
+    #[inline(always)]
     fn source(&self, work: &Work, which: Operand, _: u32) -> impl Source {
         if which == Operand::K { work.k } else { work.v }
     }
@@ -102,6 +110,7 @@ impl Features for Plain {
 pub struct Featured {
     args: FeatureArgs,
     work: Work,
+    to: Destination,
     /// The diagonal of row `i` is key `i + diagonal`.
     diagonal: i32,
     /// Row `i` sees keys from `i + begin` on.
@@ -237,11 +246,12 @@ impl Features for Featured {
         work.mask = Mask { keys: keys - base, diagonal: end - base as i32 };
 
         work.rows = work.rows.min(rows.saturating_sub(work.first_row));
+        let mut to = Destination::of(work.coordinates(), work.rows, args, element_bytes);
         if has(Extra::StartsQ) {
-            (work.q, work.o) = (work.q.from(first_row), work.o.from(first_row));
-            if !work.lse.is_null() {
-                let row = i64::from(work.head) * i64::from(more.packed_q) + i64::from(first_row);
-                work.lse = Global::new(args.lse).at(row * 4);
+            (work.q, to.o) = (work.q.from(first_row), to.o.from(first_row));
+            if !to.lse.is_null() {
+                let row = i64::from(work.head) * i64::from(more.packed_q) + i64::from(first_row + work.first_row);
+                to.lse = Global::new(args.lse).at(row * 4);
             }
         }
         let table = Global::new(more.extras.get(Extra::Pages));
@@ -258,6 +268,7 @@ impl Features for Featured {
         Self {
             args: *more,
             work,
+            to,
             diagonal: diagonal - base as i32,
             begin: begin - base as i32,
             slope: of_head(extra(Extra::Slopes), 0.0),
@@ -272,6 +283,11 @@ impl Features for Featured {
     #[inline(always)]
     fn work(&self, _: &AttentionArgs, _: u32, _: u32) -> Work {
         self.work
+    }
+
+    #[inline(always)]
+    fn destination(&self, _: &Work, _: &AttentionArgs, _: u32) -> Destination {
+        self.to
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use spec::layout::PartialLayout;
 
-use super::{Features, Loader, RowState, Scale, Work, add_weighted};
+use super::{Destination, Features, Loader, RowState, Scale, add_weighted};
 use crate::gpu::{ClusterShared, Half, Shared, exp2, fma};
 use crate::tile::Lane;
 
@@ -103,7 +103,7 @@ pub fn merge<E: Half, F: Features>(
     groups: u32,
     first_row: u32,
     head_dim_v: u32,
-    work: &Work,
+    to: &Destination,
     scale: &Scale,
     loader: Loader,
 ) {
@@ -139,15 +139,15 @@ pub fn merge<E: Half, F: Features>(
             group += 1;
         }
         let tile_row = first_row + row;
-        if tile_row < work.rows {
+        if tile_row < to.rows {
             let inverse = total.normaliser();
             let [[a, b], [c, d]] =
                 sums.map(|[w, x, y, z]| [E::pack(w * inverse, x * inverse), E::pack(y * inverse, z * inverse)]);
             let packed = if swapped == 1 { [c, d, a, b] } else { [a, b, c, d] };
-            work.o.row(work.first_row + tile_row).at(i64::from(chunk * 16)).store_chunk(packed);
+            to.o.row(tile_row).at(i64::from(chunk * 16)).store_chunk(packed);
         }
         if chunk == 0 {
-            work.store_lse(tile_row, total.lse(scale));
+            to.store_lse(tile_row, total.lse(scale));
         }
     });
 }

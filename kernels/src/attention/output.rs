@@ -2,10 +2,8 @@
 
 use spec::layout::{CHUNK, panels};
 
-use spec::AttentionArgs;
-
-use super::{Coordinates, Loader, RowState, Rows, Scale, Work, across_quad, pack_operand};
-use crate::gpu::{Global, HALF_BYTES, Half, Shared, opaque, store_matrices, sync_warp};
+use super::{Destination, Loader, RowState, Scale, across_quad, pack_operand};
+use crate::gpu::{Half, Shared, opaque, store_matrices, sync_warp};
 use crate::tile::{Lane, SharedTile, matrix_row_a};
 
 /// Completes the sums of a fragment's two rows over the lanes that share them.
@@ -20,7 +18,7 @@ pub fn store_output<E: Half, const N: usize>(
     output: &[[f32; 4]; N],
     states: [RowState; 2],
     scale: &Scale,
-    work: &Work,
+    to: &Destination,
     first_row: u32,
     head_dim_v: u32,
     lane: Lane,
@@ -29,17 +27,17 @@ pub fn store_output<E: Half, const N: usize>(
     while half < 2 {
         let row = first_row + half as u32 * 8 + lane.row();
         let inverse = states[half].normaliser();
-        let to = work.o.row(work.first_row + row).at(i64::from(lane.column() * 2));
+        let at = to.o.row(row).at(i64::from(lane.column() * 2));
         let mut n = 0;
         while n < N {
-            if row < work.rows && (n as u32) * 8 < head_dim_v {
+            if row < to.rows && (n as u32) * 8 < head_dim_v {
                 let [left, right] = [output[n][2 * half], output[n][2 * half + 1]];
-                to.at(n as i64 * 16).store_u32(E::pack(left * inverse, right * inverse));
+                at.at(n as i64 * 16).store_u32(E::pack(left * inverse, right * inverse));
             }
             n += 1;
         }
         if lane.leads_row() {
-            work.store_lse(row, states[half].lse(scale));
+            to.store_lse(row, states[half].lse(scale));
         }
         half += 1;
     }
@@ -68,40 +66,6 @@ pub fn stage_output<E: Half, const N: usize>(
         v16 += 1;
     }
     sync_warp();
-}
-
-/// Where a query tile's rows of 16-bit output and their LSE go.
-#[derive(Clone, Copy, Debug)]
-pub struct Destination {
-    /// O from the tile's first row on.
-    o: Rows,
-    /// LSE of that row; null if it is not wanted.
-    lse: Global,
-    /// Rows of the tile that exist.
-    rows: u32,
-}
-
-impl Destination {
-    /// That of the tile of `tile_q` rows at these coordinates.
-    #[inline(always)]
-    pub fn of(tile: Coordinates, args: &AttentionArgs, tile_q: u32) -> Self {
-        let Coordinates { batch, head, first_row } = tile;
-        let row = i64::from(batch * args.heads_q.value + head) * i64::from(args.seqlen_q) + i64::from(first_row);
-        let lse = Global::new(args.lse);
-        Self {
-            o: Rows::of(args.o, &args.o_strides, batch, head, HALF_BYTES).from(first_row),
-            lse: if lse.is_null() { lse } else { lse.at(row * 4) },
-            rows: tile.rows(args, tile_q),
-        }
-    }
-
-    /// Writes the LSE of a row if it is wanted and the row exists.
-    #[inline(always)]
-    fn store_lse(&self, row: u32, lse: f32) {
-        if !self.lse.is_null() && row < self.rows {
-            self.lse.at(i64::from(row) * 4).store_f32(lse);
-        }
-    }
 }
 
 /// Writes the 16 rows that [`stage_output`] left, from `first_row` of the tile on, in whole rows of 16-byte stores, and their

@@ -83,16 +83,12 @@ pub struct Work {
     pub first_row: u32,
     /// Query rows of the tile that exist.
     pub rows: u32,
-    /// Q, K, V and O of the head.
+    /// Rows of the head's Q.
     pub q: Rows,
-    /// Rows of K.
+    /// Rows of its K.
     pub k: Rows,
-    /// Rows of V.
+    /// Rows of its V.
     pub v: Rows,
-    /// Rows of O.
-    pub o: Rows,
-    /// LSE of the head's first row; null if it is not wanted.
-    pub lse: Global,
     /// What each row sees.
     pub mask: Mask,
 }
@@ -111,20 +107,16 @@ impl Work {
         let tile = args.walk.tile(tile, args.tiles_q);
         let (batch, head) = args.heads_q.divide(head_total);
         let (head_kv, _) = args.heads_per_kv.divide(head);
-        let first_row = tile * tile_q;
-        let lse = Global::new(args.lse);
-        let lse_offset = i64::from(head_total) * i64::from(args.seqlen_q) * 4;
+        let at = Coordinates { batch, head, first_row: tile * tile_q };
         Self {
             batch,
             head,
             head_kv,
-            first_row,
-            rows: (args.seqlen_q - first_row).min(tile_q),
+            first_row: at.first_row,
+            rows: at.rows(args, tile_q),
             q: Rows::of(args.q, &args.q_strides, batch, head, element_bytes),
             k: Rows::of(args.k, &args.k_strides, batch, head_kv, element_bytes),
             v: Rows::of(args.v, &args.v_strides, batch, head_kv, element_bytes),
-            o: Rows::of(args.o, &args.o_strides, batch, head, element_bytes),
-            lse: if lse.is_null() { lse } else { lse.at(lse_offset) },
             mask: Mask::new(args),
         }
     }
@@ -139,13 +131,5 @@ impl Work {
     #[inline(always)]
     pub fn keys(&self) -> u32 {
         self.mask.visible(self.first_row + self.rows - 1)
-    }
-
-    /// Writes the LSE of a row of the tile if it is wanted and the row exists.
-    #[inline(always)]
-    pub fn store_lse(&self, row: u32, lse: f32) {
-        if !self.lse.is_null() && row < self.rows {
-            self.lse.at(i64::from(self.first_row + row) * 4).store_f32(lse);
-        }
     }
 }

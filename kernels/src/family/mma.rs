@@ -10,8 +10,8 @@ use ring::Ring;
 use spec::{AttentionArgs, layout::MmaLayout};
 
 use crate::attention::{
-    Features, FragmentScores, LOGITS_LOG2, Loader, Operand, Partials, RowState, Scale, Source, add_seen, all_finite,
-    any_thread, complete, finish_scores, make_finite, merge, pack_operand, rescale, softmax, store_output,
+    Destination, Features, FragmentScores, LOGITS_LOG2, Loader, Operand, Partials, RowState, Scale, Source, add_seen,
+    all_finite, any_thread, complete, finish_scores, make_finite, merge, pack_operand, rescale, softmax, store_output,
 };
 use crate::gpu::{
     CacheHint, HALF_BYTES, Half, Shared, TensorMap, any_lane, block_index, load_matrices, load_matrices_transposed,
@@ -122,6 +122,8 @@ fn attempt<
         overlap_grids();
     }
     ring.start(features, block);
+    // While the copies are under way.
+    let to = features.destination(&work, args, HALF_BYTES);
     let q = ring.q();
 
     let mut q_fragments = [[[0; 4]; QK16]; R];
@@ -175,7 +177,7 @@ fn attempt<
     }
 
     let at = Place { group, first_warp_row, lane, block };
-    finish::<E, G, R, V8, CONTAINED>(shared, output, states, &scale, features, &ring, at)
+    finish::<E, G, R, V8, CONTAINED>(shared, output, states, &scale, features, &ring, &to, at)
 }
 
 /// Where a thread is in its block.
@@ -313,13 +315,13 @@ fn finish<E: Half, G: Genes, const R: usize, const V8: usize, const CONTAINED: b
     scale: &Scale,
     features: G::Features,
     ring: &Ring<G>,
+    to: &Destination,
     at: Place,
 ) -> bool {
     if G::Features::ON && !complete_output::<E, G, R, V8, CONTAINED>(&mut output, features, ring, at) {
         return false;
     }
     let Place { group, first_warp_row, lane, block } = at;
-    let work = ring.work;
     let partials = Partials::new(shared.at(G::LAYOUT.rings), G::LAYOUT.partial, G::LAYOUT.ring, G::TILE_Q);
     if G::KV_SPLIT > 1 {
         // A group's partial result takes the place of its ring.
@@ -332,13 +334,13 @@ fn finish<E: Half, G: Genes, const R: usize, const V8: usize, const CONTAINED: b
         if G::KV_SPLIT > 1 {
             partials.store(&output[r], states, group, first_row, lane);
         } else {
-            store_output::<E, V8>(&output[r], states, scale, work, first_row, G::HEAD_DIM_V, lane);
+            store_output::<E, V8>(&output[r], states, scale, to, first_row, G::HEAD_DIM_V, lane);
         }
         r += 1;
     }
     if G::KV_SPLIT > 1 {
         sync_block();
-        merge::<E, G::Features>(&partials, G::KV_SPLIT, 0, G::HEAD_DIM_V, work, scale, block);
+        merge::<E, G::Features>(&partials, G::KV_SPLIT, 0, G::HEAD_DIM_V, to, scale, block);
     }
     true
 }

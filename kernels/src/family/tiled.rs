@@ -221,6 +221,7 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
         return false;
     }
 
+    let to = features.destination(&work, args, E::BYTES);
     let mut i = 0;
     while i < ROWS {
         let row = row_of(i);
@@ -229,15 +230,15 @@ fn attempt<E: Element, G: Genes, const ROWS: usize, const KEYS: usize, const PAI
         let mut c = 0;
         while c < PAIRS {
             let pair = lane + c as u32 * G::ROW_LANES;
-            if row < work.rows && pair * 2 < G::HEAD_DIM_V {
+            if row < to.rows && pair * 2 < G::HEAD_DIM_V {
                 let [low, high] = output[i][c];
-                let to = work.o.row(work.first_row + row).at(i64::from(pair * (2 * E::BYTES)));
-                E::store_pair(to, [low * inverse, high * inverse]);
+                let at = to.o.row(row).at(i64::from(pair * (2 * E::BYTES)));
+                E::store_pair(at, [low * inverse, high * inverse]);
             }
             c += 1;
         }
         if lane == 0 {
-            work.store_lse(row, state.lse(&scale));
+            to.store_lse(row, state.lse(&scale));
         }
         i += 1;
     }

@@ -490,7 +490,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     fn send(&self, args: &AttentionArgs, Done { place, first_row, states }: Done) {
         // Read anew: where the output goes would take registers from the steps.
         let at = self.block.posted::<G>(place, self.consumer);
-        let to = Destination::of(at, args, G::TILE_Q);
+        let to = Destination::of(at, at.rows(args, G::TILE_Q), args, HALF_BYTES);
         send_output(states, &self.scale, &to, first_row, G::HEAD_DIM_V, self.staging(place), self.lane);
         if G::PERSISTENT {
             publish_shared();

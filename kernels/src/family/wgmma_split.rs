@@ -7,8 +7,8 @@
 use spec::{AttentionArgs, layout::WgmmaSplitLayout};
 
 use crate::attention::{
-    Loader, Partials, Plain, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output, issue_scores,
-    merge, pack_probabilities, rescale, softmax,
+    Destination, Loader, Partials, Plain, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output,
+    issue_scores, merge, pack_probabilities, rescale, softmax,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Product, commit_products, pin};
 use crate::gpu::{
@@ -139,6 +139,7 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         }
     }
 
+    let to = Destination::of(work.coordinates(), work.rows, args, HALF_BYTES);
     let scale = Scale::new(args.scale_log2);
     let first_row = thread % 128 / 32 * 16;
     let mut states = [RowState::EMPTY; 2];
@@ -189,5 +190,5 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         sync_block();
     }
     let block = Loader { thread, threads: 128 * G::GROUPS };
-    merge::<E, Plain>(&partials, G::SHARES, rank * rows, G::HEAD_DIM_V, &work, &scale, block);
+    merge::<E, Plain>(&partials, G::SHARES, rank * rows, G::HEAD_DIM_V, &to, &scale, block);
 }
