@@ -139,6 +139,7 @@ fn subject() -> Subject {
             blocks: 1,
             threads: 32,
             shared_bytes: 0,
+            asked_shared_bytes: 0,
             tiles_q: 1,
             walk: BlockOrder::TilesFirst.walk(1, 1),
             early_launch: false,

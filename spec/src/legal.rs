@@ -251,8 +251,10 @@ pub struct LaunchGeometry {
     pub blocks: u32,
     /// Threads of a block.
     pub threads: u32,
-    /// Dynamic shared memory of a block in bytes.
+    /// Dynamic shared memory that a block uses, in bytes.
     pub shared_bytes: u32,
+    /// What a launch asks for: more, where blocks are to stay alone on their multiprocessors.
+    pub asked_shared_bytes: u32,
     /// Query tiles of one head.
     pub tiles_q: u32,
     /// Which block does what.
@@ -336,14 +338,15 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     // Blocks of launches that overlap take what room there is: two of one launch would meet on a multiprocessor, and others would
     // stay idle. With half of the shared memory each stays alone.
     let alone = early_launch && all_blocks <= limits.multiprocessors;
-    let shared_bytes = need.shared_bytes.max(if alone { limits.shared_bytes_per_sm / 2 } else { 0 });
+    let asked_shared_bytes = need.shared_bytes.max(if alone { limits.shared_bytes_per_sm / 2 } else { 0 });
     let persistent = variant.value(Gene::Persistent) == 1;
     let order = BlockOrder::ALL[variant.value(Gene::BlockOrder) as usize % BlockOrder::ALL.len()];
     let walk = order.walk(problem.batch * problem.heads_q, heads_in_l2(problem, limits));
     Ok(LaunchGeometry {
         blocks: if persistent { all_blocks.div_ceil(walk.run()).min(limits.multiprocessors) } else { all_blocks },
         threads,
-        shared_bytes,
+        shared_bytes: need.shared_bytes,
+        asked_shared_bytes,
         tiles_q,
         walk,
         early_launch,
@@ -628,6 +631,7 @@ mod tests {
             blocks: 64,
             threads: 128,
             shared_bytes: 64 * 128 + 2 * 2 * 64 * 128,
+            asked_shared_bytes: 64 * 128 + 2 * 2 * 64 * 128,
             tiles_q: 8,
             walk: BlockOrder::HeadsFirst.walk(8, 8),
             early_launch: false,
@@ -773,12 +777,12 @@ mod tests {
     fn blocks_of_overlapping_launches_stay_alone_where_each_can_have_a_multiprocessor() {
         let limits = DeviceLimits::H100;
         let early = variant(MMA).with(Gene::EarlyLaunch, 1).unwrap();
-        let shared = |problem: &Problem, variant: &Variant| legal(problem, variant, &limits).unwrap().shared_bytes;
-        let alone = shared(&Problem::SEED, &early);
+        let asked = |problem: &Problem, variant: &Variant| legal(problem, variant, &limits).unwrap().asked_shared_bytes;
+        let alone = asked(&Problem::SEED, &early);
         assert!(2 * (alone + limits.shared_bytes_reserved) > limits.shared_bytes_per_sm);
         // 64 blocks at the seed shape, and then three times as many.
         let many = Problem::new(3, 8, 512, 64, Dtype::F16);
-        assert_eq!(shared(&many, &early), shared(&many, &variant(MMA)));
+        assert_eq!(asked(&many, &early), asked(&many, &variant(MMA)));
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Attention {
         check_problem(module.gpu().limits(), problem)?;
         let geometry = geometry(module.gpu().limits(), problem, variant)?;
         let function = module.function(builder::ptx::ENTRY)?;
-        function.allow_shared(geometry.shared_bytes)?;
+        function.allow_shared(geometry.asked_shared_bytes)?;
         let plan = Self {
             problem: *problem,
             variant: *variant,
@@ -282,7 +282,7 @@ impl Attention {
     ///
     /// As for [`Attention::launch_at`].
     pub unsafe fn queue(&self, stream: &Stream, arguments: &Arguments) -> Result<(), DriverError> {
-        let LaunchGeometry { blocks, threads, shared_bytes, early_launch, .. } = self.geometry;
+        let LaunchGeometry { blocks, threads, asked_shared_bytes: shared_bytes, early_launch, .. } = self.geometry;
         let grid =
             Grid { blocks, cluster: 1, threads, shared_bytes, early: early_launch, l2_window: arguments.l2_window };
         let args = Argument::by_value(&arguments.args);

@@ -70,6 +70,7 @@ mod tests {
                 blocks: 18,
                 threads: 32,
                 shared_bytes: 0,
+                asked_shared_bytes: 0,
                 tiles_q: 3,
                 // Groups of four heads and of two.
                 walk: order.walk(6, 4),

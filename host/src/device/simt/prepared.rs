@@ -202,6 +202,7 @@ mod tests {
             blocks: 1,
             threads: 32,
             shared_bytes: 0,
+            asked_shared_bytes: 0,
             tiles_q: 5,
             walk: BlockOrder::LongestFirst.walk(8, 8),
             early_launch: false,
