@@ -51,10 +51,12 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         let causal = [long, long.with_seqlens(4096, 4096), long.with_seqlens(8448, 8448), few, between_few_and_many];
         let causal = causal.map(|problem| problem.with_mask(Mask::Causal(Align::BottomRight)));
         let short = Problem::new(1, 8, 512, head_dim, dtype);
-        // Few blocks of 64 rows, of 128 and of 192, many with few steps (in tiles that they fill and that they do not), few
+        // As few blocks of 64 rows as multiprocessors and one more, still fewer with many steps, few of 128 and of 192, many with few steps (in tiles that they fill and that they do not), few
         // with many.
         let between = [
             (1, 8, 1024),
+            (1, 8, 1025),
+            (1, 2, 2048),
             (4, 8, 512),
             (4, 8, 1024),
             (1, 12, 2048),
@@ -66,8 +68,11 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
             (1, 2, 16_384),
             (1, 12, 8192),
         ];
-        let between = between.map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
-        for problem in [long, shared, short, long.with_seqlens(1, 8192)].into_iter().chain(between).chain(causal) {
+        // Few keys: each number of steps of each key tile, in query tiles of both heights.
+        let few_keys = [(1, 8, 128), (1, 8, 256), (1, 4, 512), (4, 8, 128), (2, 8, 256), (1, 4, 1024), (4, 8, 256)];
+        let chosen = between.into_iter().chain(few_keys).map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
+        let decoding = [1024, 8192].map(|keys| long.with_seqlens(1, keys));
+        for problem in [long, shared, short].into_iter().chain(decoding).chain(chosen).chain(causal) {
             let variants: Vec<_> = spec::defaults(&problem, limits).collect();
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
         }

@@ -20,7 +20,7 @@ pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item 
         let [d, e, f] = mma_copied(problem, limits);
         [d, e, f, a, b, c]
     } else {
-        [wgmma(problem, limits), None, None, None, None, None]
+        [wgmma_split(problem, limits), wgmma(problem, limits), None, None, None, None]
     };
     // The smallest tiles of the most portable family fit every GPU and any strides.
     let exact = if problem.dtype == Dtype::F32 { exact() } else { None };
@@ -83,6 +83,22 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
         (Gene::Persistent, u16::from(persistent)),
         // Only where a launch is short.
         (Gene::EarlyLaunch, u16::from(!many(tile_q.into()) && limits.sm.launches_early())),
+    ];
+    variant(Family::Wgmma, &genes)
+}
+
+/// A query tile for each multiprocessor or fewer, and warpgroups that share its keys: as many as take a key tile or two. Wider heads
+/// leave no shared memory for that, and gain nothing.
+fn wgmma_split(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
+    let alone = tiles(problem, WGMMA_ROWS) <= u64::from(limits.multiprocessors);
+    if !alone || problem.mask != Mask::Full || problem.head_dim_qk.max(problem.head_dim_v) > 64 {
+        return None;
+    }
+    let genes = [
+        (Gene::TileQ, 64),
+        (Gene::TileKv, 128),
+        (Gene::KvSplit, if problem.seqlen_kv > 512 { 4 } else { 2 }),
+        (Gene::EarlyLaunch, u16::from(limits.sm.launches_early())),
     ];
     variant(Family::Wgmma, &genes)
 }
@@ -277,6 +293,18 @@ mod tests {
                 "no box of that"
             );
         }
+    }
+
+    #[test]
+    fn warpgroups_share_keys_where_tiles_are_as_few_as_multiprocessors() {
+        let kv_split = |batch, seqlen, head_dim| {
+            let problem = Problem::new(batch, 8, seqlen, head_dim, Dtype::F16);
+            let variant = first(&problem, Sm::Sm90a).unwrap();
+            (variant.family(), variant.value(Gene::KvSplit))
+        };
+        assert_eq!(kv_split(1, 1024, 64), (Family::Wgmma, 4));
+        assert_eq!(kv_split(4, 256, 64), (Family::Wgmma, 2));
+        assert_eq!([kv_split(1, 1024, 128), kv_split(4, 512, 64)], [(Family::Wgmma, 1); 2]);
     }
 
     #[test]
