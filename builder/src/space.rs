@@ -51,8 +51,8 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         let causal = [long, long.with_seqlens(4096, 4096), long.with_seqlens(8448, 8448), few, between_few_and_many];
         let causal = causal.map(|problem| problem.with_mask(Mask::Causal(Align::BottomRight)));
         let short = Problem::new(1, 8, 512, head_dim, dtype);
-        // As few blocks of 64 rows as multiprocessors and one more, still fewer with many steps, few of 128 and of 192, many with few steps (in tiles that they fill and that they do not), few
-        // with many.
+        // As few blocks of 64 rows as multiprocessors and a few more, still fewer with many steps, few of 128 and of 192, many with
+        // few steps (in tiles that they fill and that they do not), few with many.
         let between = [
             (1, 8, 1024),
             (1, 8, 1025),

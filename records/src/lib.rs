@@ -8,4 +8,4 @@ macro_rules! files {
 }
 
 /// The files of `dispatch/` by name: one for each GPU model that has records.
-pub const DISPATCH: &[(&str, &str)] = files!["nvidia-h100-80gb-hbm3.json" "nvidia-h200.json"];
+pub const DISPATCH: &[(&str, &str)] = files!["nvidia-h200.json"];

@@ -51,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "variants")]
     dispatch: Option<PathBuf>,
     /// Keep the fastest variant of each shape in these dispatch records, for example
-    /// records/dispatch/nvidia-h100-80gb-hbm3.json.
+    /// records/dispatch/nvidia-h200.json.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// A store of compiled kernels that was filled elsewhere.

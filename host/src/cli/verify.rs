@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Arguments of `host verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Dispatch records, for example records/dispatch/nvidia-h100-80gb-hbm3.json.
+    /// Dispatch records, for example records/dispatch/nvidia-h200.json.
     record: PathBuf,
     /// Where they are checked: auto, cuda:N or simt.
     #[arg(long, default_value = "auto")]

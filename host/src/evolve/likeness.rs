@@ -199,7 +199,7 @@ mod tests {
     /// Mma variants, and a log time that two genes decide together; the others say nothing.
     fn observed() -> (Vec<Point>, Vec<f64>) {
         let mma = fixture::wide().members().iter().filter(|v| v.family() == Family::Mma).copied();
-        let variants: Vec<Variant> = mma.step_by(49).collect();
+        let variants: Vec<Variant> = mma.step_by(29).collect();
         let gene = |variant: &Variant, gene| f64::from(variant.get(gene).unwrap_or(0));
         let y = |variant: &Variant| (gene(variant, Gene::Stages) - 2.0) * (gene(variant, Gene::Warps).log2() - 1.5);
         let residuals = variants.iter().map(|variant| 0.2 * y(variant)).collect();
