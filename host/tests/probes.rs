@@ -106,7 +106,8 @@ impl Executor {
         let stream = Stream::new(&self.gpu)?;
         let Probe { blocks, cluster, threads, shared_bytes, .. } = *probe;
         let grid = Grid { blocks, cluster, threads, shared_bytes, early: false, l2_window: None };
-        let encoded = probe.map.map(|map| tensor_map::encode(Dtype::F16, &map(input.address()))).transpose()?;
+        let encoded =
+            probe.map.map(|map| tensor_map::encode(&self.gpu, Dtype::F16, &map(input.address()))).transpose()?;
         let map = encoded.map(|words| Buffer::of(&self.gpu, &words)).transpose()?;
         let args = Args {
             input: input.address(),

@@ -314,7 +314,7 @@ impl Attention {
     /// What kernels of the copy engine take beside their first argument.
     fn tensor_maps(&self, inputs: [u64; 3]) -> Result<Option<TensorMaps>, DriverError> {
         let Some([q, k, v]) = PlainMap::of(&self.geometry, &self.problem, inputs) else { return Ok(None) };
-        let encode = |map| tensor_map::encode(self.problem.dtype, &map);
+        let encode = |map| tensor_map::encode(self.function.gpu(), self.problem.dtype, &map);
         Ok(Some(TensorMaps([encode(q)?, encode(k)?, encode(v)?])))
     }
 
