@@ -308,6 +308,7 @@ fn complete_output<E: Half, G: Genes, const R: usize, const V8: usize, const CON
 /// Normalises the output and writes it, merging the groups' shares first if there are several. Says whether the output was
 /// complete; else nothing is written.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "what a block has come to, and where it is from and goes to")]
 fn finish<E: Half, G: Genes, const R: usize, const V8: usize, const CONTAINED: bool>(
     shared: Shared,
     mut output: Accumulator<R, V8>,
