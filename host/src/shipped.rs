@@ -82,6 +82,7 @@ mod tests {
         let chosen = choose(&catalog, "untuned", &DeviceLimits::H100, None, &Problem::SEED).unwrap();
         let text = catalog.ptx(&chosen.artifact).unwrap();
         assert_eq!(builder::sha256(text.as_bytes()), catalog.sha256(&chosen.artifact));
-        assert_eq!(builder::ptx::parameter_bytes(&text), [size_of::<spec::AttentionArgs>()]);
+        let parameters = [size_of::<spec::AttentionArgs>(), size_of::<spec::TensorMaps>()];
+        assert_eq!(builder::ptx::parameter_bytes(&text), parameters);
     }
 }
