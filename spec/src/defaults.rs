@@ -15,8 +15,8 @@ pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item 
     let short = problem.seqlen_q < WGMMA_ROWS || busy < u64::from(limits.multiprocessors);
     let first = if short {
         let early = u16::from(limits.sm.launches_early() && !problem.needs_features());
-        let [a, b, c] =
-            [(128, 1), (64, 2), (64, 1)].map(|(tile_kv, stages)| mma_split(problem, tile_kv, stages, early));
+        let tile_q = if problem.seqlen_q <= 16 { 16 } else { 32 };
+        let [a, b, c] = [(128, 1), (64, 2), (64, 1)].map(|tile| mma_split(problem, tile_q, tile, early));
         let [d, e, f] = mma_copied(problem, limits);
         [d, e, f, a, b, c]
     } else {
@@ -103,9 +103,8 @@ fn wgmma_split(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     variant(Family::Wgmma, &genes)
 }
 
-/// Four groups of warps that share the keys of a few query rows.
-fn mma_split(problem: &Problem, tile_kv: u16, stages: u16, early: u16) -> Option<Variant> {
-    let tile_q = if problem.seqlen_q <= 16 { 16 } else { 32 };
+/// Four groups of warps that share the keys of a few query rows, `tile_kv` at a time, through rings of so many stages.
+fn mma_split(problem: &Problem, tile_q: u16, (tile_kv, stages): (u16, u16), early: u16) -> Option<Variant> {
     // Permuted rows leave more shared memory than padded ones, where there are enough chunks to permute.
     let permuted = problem.head_dim_qk.is_multiple_of(64) && problem.head_dim_v.is_multiple_of(64);
     let genes = [
@@ -132,18 +131,8 @@ fn mma_copied(problem: &Problem, limits: &DeviceLimits) -> [Option<Variant>; 3] 
     let keys = problem.seqlen_kv.div_ceil(4);
     let whole = [32, 64, 128].into_iter().find(|tile_kv| keys <= (*tile_kv).into()).map(|tile_kv| (tile_kv, 1));
     [whole, Some((64, 2)), Some((64, 1))].map(|tile| {
-        let (tile_kv, stages) = tile?;
-        let genes = [
-            (Gene::TileQ, tile_q),
-            (Gene::TileKv, tile_kv),
-            (Gene::Warps, tile_q / 16 * 4),
-            (Gene::KvSplit, 4),
-            (Gene::Stages, stages),
-            (Gene::QInRegisters, 1),
-            (Gene::CopyEngine, 1),
-            (Gene::EarlyLaunch, 1),
-        ];
-        variant(Family::Mma, &genes)
+        let split = mma_split(problem, tile_q, tile?, 1)?;
+        split.with(Gene::QInRegisters, 1)?.with(Gene::CopyEngine, 1)
     })
 }
 

@@ -368,15 +368,12 @@ fn check_features(variant: &Variant) -> Result<(), Illegal> {
         Family::Tiled | Family::Mma => {}
         family @ Family::Wgmma => return Err(Illegal::Features { family }),
     }
-    // What a block works on is then read from memory, which it may not touch so early.
-    if variant.value(Gene::EarlyLaunch) == 1 {
-        return Err(Illegal::Together { gene: Gene::EarlyLaunch, needs: "a problem without features" });
+    // What a block works on is read from memory, which it may not touch so early; pages and packed rows are no boxes of one tensor.
+    let never = [Gene::EarlyLaunch, Gene::CopyEngine];
+    match never.into_iter().find(|gene| variant.value(*gene) == 1) {
+        Some(gene) => Err(Illegal::Together { gene, needs: "a problem without features" }),
+        None => Ok(()),
     }
-    // Pages and packed rows are no boxes of one tensor.
-    if variant.value(Gene::CopyEngine) == 1 {
-        return Err(Illegal::Together { gene: Gene::CopyEngine, needs: "a problem without features" });
-    }
-    Ok(())
 }
 
 pub(crate) fn check_problem(p: &Problem) -> Result<(), Illegal> {

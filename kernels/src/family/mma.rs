@@ -121,9 +121,8 @@ fn attempt<
     if G::EARLY_LAUNCH {
         overlap_grids();
     }
-    ring.start(features, block);
-    // While the copies are under way.
     let to = features.destination(&work, args, HALF_BYTES);
+    ring.start(features, block);
     let q = ring.q();
 
     let mut q_fragments = [[[0; 4]; QK16]; R];

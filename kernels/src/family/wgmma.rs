@@ -231,10 +231,10 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
     if thread == G::CONSUMERS * 128 {
         maps.iter().for_each(|map| map.prefetch());
     }
+    sync_block();
     if G::EARLY_LAUNCH {
         overlap_grids();
     }
-    sync_block();
     if warpgroup == G::CONSUMERS {
         match G::CONSUMERS {
             1 => shrink_registers::<{ REGISTERS[0].0 }>(),

@@ -110,6 +110,7 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
     let ring = Ring::new::<G>(shared, group, rank);
     let steps = (tiles + G::SHARES - 1 - ring.share) / G::SHARES;
 
+    let to = Destination::of(work.coordinates(), work.rows, args, HALF_BYTES);
     if thread == 0 {
         let mut barrier = 0;
         while barrier < 1 + 2 * G::STAGES * G::GROUPS {
@@ -139,7 +140,6 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         }
     }
 
-    let to = Destination::of(work.coordinates(), work.rows, args, HALF_BYTES);
     let scale = Scale::new(args.scale_log2);
     let first_row = thread % 128 / 32 * 16;
     let mut states = [RowState::EMPTY; 2];

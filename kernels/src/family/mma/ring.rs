@@ -100,8 +100,7 @@ impl<'a, G: Genes> Ring<'a, G> {
             if self.leads() {
                 let mut step = 0;
                 while step < G::STAGES {
-                    self.ask_for_k(step);
-                    self.ask_for_v(step);
+                    self.ask_for(step);
                     step += 1;
                 }
             }
@@ -175,8 +174,7 @@ impl<'a, G: Genes> Ring<'a, G> {
         if self.maps.is_some() && step + G::STAGES < self.steps {
             self.sync();
             if self.leads() {
-                self.ask_for_k(step + G::STAGES);
-                self.ask_for_v(step + G::STAGES);
+                self.ask_for(step + G::STAGES);
             }
         }
     }
@@ -216,29 +214,18 @@ impl<'a, G: Genes> Ring<'a, G> {
         commit();
     }
 
-    /// Lets the copy engine copy K of a step, if there is such a step.
+    /// Lets the copy engine copy K and V of a step, if there is such a step.
     #[inline(always)]
-    fn ask_for_k(&self, step: u32) {
-        if let Some([_, k, _]) = self.maps {
-            let to = Self::ring(self.group).at(Self::k_place(step));
-            self.ask_for(k, to, self.k_full(step), step, G::HEAD_DIM_QK);
-        }
-    }
-
-    /// Lets it copy V of a step, if there is such a step.
-    #[inline(always)]
-    fn ask_for_v(&self, step: u32) {
-        if let Some([.., v]) = self.maps {
-            let to = Self::ring(self.group).at(G::STAGES * G::LAYOUT.k_tile + Self::v_place(step));
-            self.ask_for(v, to, self.v_full(step), step, G::HEAD_DIM_V);
-        }
-    }
-
-    #[inline(always)]
-    fn ask_for(&self, map: TensorMap, to: Shared, full: Mbarrier, step: u32, head_dim: u32) {
-        if step < self.steps {
+    fn ask_for(&self, step: u32) {
+        if let Some([_, k, v]) = self.maps
+            && step < self.steps
+        {
             let from = [self.work.batch, self.work.head_kv, self.first_key(step)];
-            copy_panels(map, to, full, from, G::TILE_KV, head_dim);
+            let first = Self::ring(self.group);
+            let (k_to, v_to) =
+                (first.at(Self::k_place(step)), first.at(G::STAGES * G::LAYOUT.k_tile + Self::v_place(step)));
+            copy_panels(k, k_to, self.k_full(step), from, G::TILE_KV, G::HEAD_DIM_QK);
+            copy_panels(v, v_to, self.v_full(step), from, G::TILE_KV, G::HEAD_DIM_V);
         }
     }
 
