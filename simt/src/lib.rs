@@ -75,12 +75,14 @@ pub use ffi::{ABI_VERSION, CallError, Entry, RawReport, RawRequest, export};
 pub use global::{address_of, load_global, store_global};
 pub use grid::await_earlier_grids;
 pub use launch::{Blocks, Buffer, Launch, run};
-pub use matrix::{MmaKind, ldmatrix, mma_m16n8k16, stmatrix};
+pub use matrix::{MmaKind, ldmatrix, mma_m16n8, stmatrix};
 pub use mbarrier::{
     Misuse, mbarrier_arrive, mbarrier_arrive_cluster, mbarrier_arrive_expecting, mbarrier_init, mbarrier_wait,
     mbarrier_wait_cluster,
 };
-pub use number::{bf16_from_f32, exp2, f16_from_f32, f32_from_bf16, f32_from_f16, fma, log2};
+pub use number::{
+    bf16_from_f32, e4m3_from_f32, exp2, f16_from_f32, f32_from_bf16, f32_from_e4m3, f32_from_f16, fma, log2,
+};
 pub use op::Op;
 pub use product::{Factors, Product};
 pub use proxy::fence_proxy_async;

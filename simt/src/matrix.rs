@@ -4,6 +4,8 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
 use crate::machine::{Machine, Outcome};
+use crate::number::f32_from_e4m3;
+use crate::shared::CHUNK;
 use crate::warp::collective;
 use crate::{Op, WARP};
 
@@ -14,6 +16,8 @@ pub enum MmaKind {
     F16,
     /// bfloat16.
     Bf16,
+    /// fp8 with 4 bits of exponent and 3 of fraction.
+    E4m3,
 }
 
 impl MmaKind {
@@ -22,32 +26,43 @@ impl MmaKind {
         match self {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::E4m3 => "e4m3",
         }
     }
 
-    /// Widens elements exactly.
-    pub(crate) fn widen<const N: usize>(self, bits: &[u16; N]) -> [f32; N] {
-        let mut wide = [0.0; N];
-        self.widen_into(bits, &mut wide);
-        wide
+    /// Elements that a product takes of each row of `a`.
+    pub const fn depth(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => DEPTH_BYTES / 2,
+            Self::E4m3 => DEPTH_BYTES,
+        }
     }
 
-    /// The same for as many elements as the slices have.
-    pub(crate) fn widen_into(self, bits: &[u16], wide: &mut [f32]) {
-        match self {
-            Self::F16 => bits.reinterpret_cast::<f16>().convert_to_f32_slice(wide),
-            Self::Bf16 => bits.reinterpret_cast::<bf16>().convert_to_f32_slice(wide),
+    /// Widens whole chunks exactly; there are as many elements as places.
+    pub(crate) fn widen(self, bytes: &[u8], wide: &mut [f32]) {
+        let elements = self.depth() * CHUNK / DEPTH_BYTES;
+        for (wide, bytes) in wide.chunks_exact_mut(elements).zip(bytes.chunks_exact(CHUNK)) {
+            let bits: [u16; 8] = core::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]));
+            match self {
+                Self::F16 => bits.reinterpret_cast::<f16>().convert_to_f32_slice(wide),
+                Self::Bf16 => bits.reinterpret_cast::<bf16>().convert_to_f32_slice(wide),
+                Self::E4m3 => {
+                    wide.iter_mut().zip(bytes).for_each(|(wide, bits)| *wide = f32_from_e4m3(*bits));
+                }
+            }
         }
     }
 }
 
 const ROWS: usize = 16;
 const COLUMNS: usize = 8;
-const DEPTH: usize = 16;
 
-/// Splits a register into its two elements.
-pub(crate) fn split(pair: u32) -> [u16; 2] {
-    [pair as u16, (pair >> 16) as u16]
+/// Bytes that a product takes of each row of `a`, and of each column of `b`.
+pub(crate) const DEPTH_BYTES: usize = 32;
+
+/// Puts a lane's register into rows of [`DEPTH_BYTES`]: where it starts is the same for elements of all sizes.
+pub(crate) fn put(rows: &mut [u8], row: usize, byte: usize, register: u32) {
+    rows[row * DEPTH_BYTES + byte..][..4].copy_from_slice(&register.to_le_bytes());
 }
 
 impl Machine<'_> {
@@ -93,31 +108,28 @@ impl Machine<'_> {
     pub(crate) fn multiply(&mut self, w: usize, kind: MmaKind) {
         self.stats.mmas += 1;
         let warp = &mut self.warps[w];
-        let (mut a, mut b) = ([0; ROWS * DEPTH], [0; DEPTH * COLUMNS]);
+        let (mut a, mut b) = ([0; ROWS * DEPTH_BYTES], [0; COLUMNS * DEPTH_BYTES]);
         for (lane, &[a0, a1, a2, a3, b0, b1, ..]) in warp.input.iter().enumerate() {
-            let (group, pair) = (lane / 4, lane % 4 * 2);
-            for (row, column, register) in
-                [(group, pair, a0), (group + 8, pair, a1), (group, pair + 8, a2), (group + 8, pair + 8, a3)]
-            {
-                a[row * DEPTH + column..][..2].copy_from_slice(&split(register));
+            let (group, byte) = (lane / 4, lane % 4 * 4);
+            for (row, half, register) in [(group, 0, a0), (group + 8, 0, a1), (group, 16, a2), (group + 8, 16, a3)] {
+                put(&mut a, row, byte + half, register);
             }
-            for (row, register) in [(pair, b0), (pair + 8, b1)] {
-                let [low, high] = split(register);
-                (b[row * COLUMNS + group], b[(row + 1) * COLUMNS + group]) = (low, high);
-            }
+            put(&mut b, group, byte, b0);
+            put(&mut b, group, byte + 16, b1);
         }
-        let (a, b) = (kind.widen(&a), kind.widen(&b));
+        let depth = kind.depth();
+        let (mut rows, mut columns) = ([0.0; ROWS * DEPTH_BYTES], [0.0; COLUMNS * DEPTH_BYTES]);
+        kind.widen(&a, &mut rows[..ROWS * depth]);
+        kind.widen(&b, &mut columns[..COLUMNS * depth]);
         let mut c = [[0.0f32; COLUMNS]; ROWS];
         for (lane, &[.., c0, c1, c2, c3]) in warp.input.iter().enumerate() {
             let (group, pair) = (lane / 4, lane % 4 * 2);
             c[group][pair..pair + 2].copy_from_slice(&[f32::from_bits(c0), f32::from_bits(c1)]);
             c[group + 8][pair..pair + 2].copy_from_slice(&[f32::from_bits(c2), f32::from_bits(c3)]);
         }
-        for (c, a) in c.iter_mut().zip(a.chunks_exact(DEPTH)) {
-            for (&a, b) in a.iter().zip(b.chunks_exact(COLUMNS)) {
-                for (c, &b) in c.iter_mut().zip(b) {
-                    *c += a * b;
-                }
+        for (c, a) in c.iter_mut().zip(rows.chunks_exact(depth)) {
+            for (c, b) in c.iter_mut().zip(columns.chunks_exact(depth)) {
+                *c = a.iter().zip(b).fold(*c, |sum, (a, b)| sum + a * b);
             }
         }
         for (lane, output) in warp.output.iter_mut().enumerate() {
@@ -148,12 +160,13 @@ pub fn stmatrix(address: u32, matrices: [u32; 4]) {
     collective(Op::Stmatrix, u32::MAX, &[address, a, b, c, d]);
 }
 
-/// `a b + c` by the whole warp, `a` 16 x 16, `b` 16 x 8, `c` 16 x 8 in PTX's fragment layout (`mma.sync.m16n8k16`).
+/// `a b + c` by the whole warp, `a` 16 x 16, `b` 16 x 8, `c` 16 x 8 in PTX's fragment layout (`mma.sync.m16n8k16`); of elements
+/// of 8 bits, `a` is 16 x 32 and `b` 32 x 8 (`m16n8k32`).
 ///
-/// Each element of the result is `c` plus its 16 products in the order of their index, each sum rounded to fp32. Products
-/// of two fp16 or bf16 are exact in fp32 unless they leave its range. A GPU adds in another order and rounding: sums that
+/// Each element of the result is `c` plus its products in the order of their index, each sum rounded to fp32. Products
+/// of two factors are exact in fp32 unless they leave its range. A GPU adds in another order and rounding: sums that
 /// are not exact differ in their last bits.
-pub fn mma_m16n8k16(kind: MmaKind, a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+pub fn mma_m16n8(kind: MmaKind, a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
     let [a0, a1, a2, a3] = a;
     let [c0, c1, c2, c3] = c.map(f32::to_bits);
     collective(Op::Mma(kind), u32::MAX, &[a0, a1, a2, a3, b[0], b[1], c0, c1, c2, c3]).map(f32::from_bits)

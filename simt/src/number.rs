@@ -29,6 +29,45 @@ pub fn f32_from_bf16(bits: u16) -> f32 {
     bf16::from_bits(bits).to_f32()
 }
 
+/// The largest e4m3.
+const E4M3_MAX: f32 = 448.0;
+/// NaN as e4m3 has it, with either sign.
+const E4M3_NAN: u8 = 0x7f;
+/// The smallest e4m3 above zero, of which subnormal ones are multiples.
+const E4M3_UNIT: f32 = 1.0 / 512.0;
+/// What the exponents of fp32 and e4m3 differ by.
+const E4M3_BIAS: u32 = 127 - 7;
+
+/// Rounds to nearest even; what is larger than the largest, infinity too, becomes the largest, and a NaN the GPU's one NaN.
+#[inline]
+pub fn e4m3_from_f32(value: f32) -> u8 {
+    if value.is_nan() {
+        return E4M3_NAN;
+    }
+    let size = value.abs().min(E4M3_MAX);
+    let magnitude = if size < 8.0 * E4M3_UNIT {
+        (size / E4M3_UNIT).round_ties_even() as u8
+    } else {
+        // Of 23 fraction bits 3 stay; what is carried goes on to the exponent.
+        let bits = size.to_bits();
+        let rounded = (bits + 0x7_ffff + (bits >> 20 & 1)) >> 20;
+        (rounded - (E4M3_BIAS << 3)) as u8
+    };
+    magnitude | u8::from(value.is_sign_negative()) << 7
+}
+
+/// Widens an e4m3, exactly.
+#[inline]
+pub fn f32_from_e4m3(bits: u8) -> f32 {
+    let magnitude = bits & 0x7f;
+    let size = match magnitude {
+        E4M3_NAN => f32::NAN,
+        0..8 => f32::from(magnitude) * E4M3_UNIT,
+        _ => f32::from_bits((u32::from(magnitude) << 20) + (E4M3_BIAS << 23)),
+    };
+    if bits >> 7 == 1 { -size } else { size }
+}
+
 /// `a * b + c`, rounded once.
 #[inline]
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {
@@ -72,6 +111,44 @@ mod tests {
         assert_eq!(f32_from_f16(1), f32::powi(2.0, -24));
         assert_eq!(bf16_from_f32(f32::MAX), 0x7f80);
         assert_eq!(f32_from_bf16(0xff80), f32::NEG_INFINITY);
+    }
+
+    /// The value by the format's definition.
+    fn e4m3(bits: u8) -> f64 {
+        let (sign, exponent, fraction) = (bits >> 7, i32::from(bits >> 3 & 15), f64::from(bits & 7));
+        let size = match (exponent, bits & 7) {
+            (15, 7) => f64::NAN,
+            (0, _) => fraction / 8.0 * 2f64.powi(-6),
+            _ => (1.0 + fraction / 8.0) * 2f64.powi(exponent - 7),
+        };
+        if sign == 1 { -size } else { size }
+    }
+
+    #[test]
+    fn every_e4m3_is_widened_and_comes_back() {
+        for bits in 0..=255 {
+            let wide = f32_from_e4m3(bits);
+            assert!(f64::from(wide) == e4m3(bits) || wide.is_nan() && e4m3(bits).is_nan(), "{bits:#x}");
+            let back = if wide.is_nan() { 0x7f } else { bits };
+            assert_eq!(e4m3_from_f32(wide), back, "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn e4m3_rounds_to_nearest_even_everywhere() {
+        for (low, high) in (0..0x7e).map(|bits| (bits, bits + 1)) {
+            let tie = ((e4m3(low) + e4m3(high)) / 2.0) as f32;
+            let (below, above) = (f32::from_bits(tie.to_bits() - 1), f32::from_bits(tie.to_bits() + 1));
+            let even = if low % 2 == 0 { low } else { high };
+            for (value, expected) in [(below, low), (tie, even), (above, high)] {
+                assert_eq!(e4m3_from_f32(value), expected, "{value}");
+                assert_eq!(e4m3_from_f32(-value), expected | 0x80, "-{value}");
+            }
+        }
+        for beyond in [448.0, 464.0, 1e10, f32::INFINITY] {
+            assert_eq!((e4m3_from_f32(beyond), e4m3_from_f32(-beyond)), (0x7e, 0xfe));
+        }
+        assert_eq!(e4m3_from_f32(-f32::NAN), 0x7f);
     }
 
     #[test]

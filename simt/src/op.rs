@@ -24,7 +24,7 @@ pub enum Op {
     },
     /// [`crate::stmatrix`].
     Stmatrix,
-    /// [`crate::mma_m16n8k16`].
+    /// [`crate::mma_m16n8`].
     Mma(MmaKind),
     /// [`crate::wgmma_shared`] or [`crate::wgmma_registers`].
     Wgmma(Product),
@@ -66,9 +66,9 @@ impl fmt::Display for Op {
                 write!(f, "ldmatrix.x{count}{}", if transpose { ".trans" } else { "" })
             }
             Self::Stmatrix => f.write_str("stmatrix.x4"),
-            Self::Mma(kind) => write!(f, "mma_m16n8k16.{}", kind.name()),
+            Self::Mma(kind) => write!(f, "mma_m16n8k{}.{}", kind.depth(), kind.name()),
             Self::Wgmma(Product { kind, accumulator, factors }) => {
-                write!(f, "wgmma.m64n{}k16.{}", accumulator.columns(), kind.name())?;
+                write!(f, "wgmma.m64n{}k{}.{}", accumulator.columns(), kind.depth(), kind.name())?;
                 match factors {
                     Factors::Shared { a, b, fresh: false } => write!(f, "({a:#x}, {b:#x})"),
                     Factors::Shared { a, b, fresh: true } => write!(f, "({a:#x}, {b:#x}, fresh)"),

@@ -5,9 +5,6 @@ use crate::{Accumulator, Cause, MmaKind};
 
 /// Rows of an accumulator.
 pub(crate) const ROWS: usize = 64;
-/// Depth of a product.
-pub(crate) const DEPTH: usize = 16;
-
 /// Where a product's factors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Factors {
@@ -20,7 +17,7 @@ pub enum Factors {
         /// Whether the accumulator counts as zero.
         fresh: bool,
     },
-    /// `a` in registers, `b` in shared memory along its columns.
+    /// `a` in registers, `b` in shared memory: along its columns, but along the depth where elements have 8 bits.
     Registers {
         /// Descriptor of `b`.
         b: u64,
@@ -59,7 +56,7 @@ impl Operand {
         Ok(Self { start: field(0), leading: field(16), stride: field(32) })
     }
 
-    /// Eight elements along the depth, from 8 `part` on, of row (or column) `index`.
+    /// Chunk `part` along the depth of row (or column) `index`.
     fn along_depth(self, index: u32, part: u32) -> u32 {
         permute(self.start + index / 8 * self.stride + index % 8 * 128 + part * CHUNK as u32)
     }
@@ -82,14 +79,17 @@ impl Product {
         Ok(a.into_iter().flat_map(|a| (0..ROWS as u32 * 2).map(move |i| a.along_depth(i / 2, i % 2))))
     }
 
+    /// Whether `b` lies along the depth.
+    pub(crate) fn b_along_depth(&self) -> bool {
+        matches!(self.factors, Factors::Shared { .. }) || self.kind == MmaKind::E4m3
+    }
+
     /// The chunks of `b`: two of each column, or all of each row.
     pub(crate) fn chunks_of_b(&self) -> Result<impl Iterator<Item = u32> + use<>, Cause> {
         let blocks = u32::from(self.accumulator.blocks);
-        let (b, along_depth) = match self.factors {
-            Factors::Shared { b, .. } => (Operand::decode(b)?, true),
-            Factors::Registers { b } => (Operand::decode(b)?, false),
-        };
-        Ok((0..DEPTH as u32 * blocks).map(move |i| match along_depth {
+        let (Factors::Shared { b, .. } | Factors::Registers { b }) = self.factors;
+        let (b, along_depth) = (Operand::decode(b)?, self.b_along_depth());
+        Ok((0..16 * blocks).map(move |i| match along_depth {
             true => b.along_depth(i / 2, i % 2),
             false => b.along_columns(i / blocks, i % blocks),
         }))

@@ -234,13 +234,12 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Reads a chunk that [`Self::offer_chunk`] held, as eight elements.
-    pub(crate) fn consume_chunk(&mut self, address: u32) -> [u16; 8] {
+    /// Reads a chunk that [`Self::offer_chunk`] held, as its bytes.
+    pub(crate) fn consume_chunk(&mut self, address: u32) -> [u8; CHUNK] {
         let at = (self.base + address) as usize;
         self.shared.reading[at / CHUNK] -= 1;
         self.shared.reads -= 1;
-        let bytes = &self.shared.bytes[at..][..CHUNK];
-        std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
+        std::array::from_fn(|i| self.shared.bytes[at + i])
     }
 }
 

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 
 use crate::machine::{Machine, Outcome, enter};
-use crate::matrix::split;
-use crate::product::{DEPTH, Factors, Product, ROWS};
+use crate::matrix::{DEPTH_BYTES, put};
+use crate::product::{Factors, Product, ROWS};
+use crate::shared::CHUNK;
 use crate::warp::collective;
 use crate::{Cause, MmaKind, Op, WARP};
 
@@ -214,42 +215,35 @@ impl Machine<'_> {
         let columns = accumulator.columns() as usize;
         // Descriptors were looked at when the product was issued.
         let (Ok(chunks_of_a), Ok(chunks_of_b)) = (product.chunks_of_a(), product.chunks_of_b()) else { return };
-        let mut a = [0u16; ROWS * DEPTH];
-        for (elements, chunk) in a.chunks_exact_mut(8).zip(chunks_of_a) {
-            elements.copy_from_slice(&take(chunk));
+        let depth = kind.depth();
+        let mut a = [0; ROWS * DEPTH_BYTES];
+        for (bytes, chunk) in a.chunks_exact_mut(CHUNK).zip(chunks_of_a) {
+            bytes.copy_from_slice(&take(chunk));
         }
         if let Some(registers) = registers {
-            for (rows, lanes) in a.chunks_exact_mut(16 * DEPTH).zip(registers) {
+            for (rows, lanes) in a.chunks_exact_mut(16 * DEPTH_BYTES).zip(registers) {
                 for (lane, operand) in lanes.iter().enumerate() {
-                    let (row, column) = (lane / 4, lane % 4 * 2);
-                    for (at, &pair) in [(0, 0), (8, 0), (0, 8), (8, 8)].into_iter().zip(operand) {
-                        rows[(row + at.0) * DEPTH + column + at.1..][..2].copy_from_slice(&split(pair));
+                    for (at, &register) in [(0, 0), (8, 0), (0, 16), (8, 16)].into_iter().zip(operand) {
+                        put(rows, lane / 4 + at.0, lane % 4 * 4 + at.1, register);
                     }
                 }
             }
         }
-        let mut b = vec![0u16; DEPTH * columns];
-        match factors {
-            Factors::Shared { .. } => {
-                for (i, chunk) in chunks_of_b.enumerate() {
-                    let (column, depth) = (i / 2, i % 2 * 8);
-                    for (d, element) in take(chunk).into_iter().enumerate() {
-                        b[(depth + d) * columns + column] = element;
-                    }
-                }
+        let b: Vec<u8> = chunks_of_b.flat_map(take).collect();
+        let mut rows = [0.0; ROWS * DEPTH_BYTES];
+        kind.widen(&a, &mut rows[..ROWS * depth]);
+        let mut wide = vec![0.0; depth * columns];
+        kind.widen(&b, &mut wide);
+        if product.b_along_depth() {
+            let mut turned = vec![0.0; depth * columns];
+            for (column, elements) in wide.chunks_exact(depth).enumerate() {
+                elements.iter().enumerate().for_each(|(d, element)| turned[d * columns + column] = *element);
             }
-            Factors::Registers { .. } => {
-                for (elements, chunk) in b.chunks_exact_mut(8).zip(chunks_of_b) {
-                    elements.copy_from_slice(&take(chunk));
-                }
-            }
+            wide = turned;
         }
-        let a = kind.widen(&a);
-        let mut wide = vec![0.0; b.len()];
-        kind.widen_into(&b, &mut wide);
         let fresh = matches!(factors, Factors::Shared { fresh: true, .. });
         let slot = &mut self.warpgroups[group].slots[accumulator.slot as usize];
-        for (sums, a) in slot.elements.chunks_exact_mut(COLUMNS).zip(a.chunks_exact(DEPTH)) {
+        for (sums, a) in slot.elements.chunks_exact_mut(COLUMNS).zip(rows.chunks_exact(depth)) {
             let sums = &mut sums[..columns];
             if fresh {
                 sums.fill(0.0);
@@ -319,7 +313,7 @@ fn fragment(warp: usize, lane: u32, block: usize) -> [usize; 4] {
 }
 
 /// Opens a thread's accumulator to products (`wgmma.fence`): blocks of eight columns in the layout of
-/// [`crate::mma_m16n8k16`]'s `c`, 16 rows a warp. The values are NaN until [`wgmma_end`].
+/// [`crate::mma_m16n8`]'s `c`, 16 rows a warp. The values are NaN until [`wgmma_end`].
 pub fn wgmma_begin(values: &mut [[f32; 4]]) -> Accumulator {
     enter(|machine| machine.open(values))
 }
@@ -329,18 +323,18 @@ pub fn wgmma_end(accumulator: Accumulator, values: &mut [[f32; 4]]) {
     enter(|machine| machine.close(accumulator, values));
 }
 
-/// Adds `a b` over 16 elements of depth, `a` 64 x 16 and `b` 16 x the accumulator's columns, both in shared memory with the
-/// depth contiguous; with `fresh` the accumulator counts as zero.
+/// Adds `a b` over 16 elements of depth (32 of 8 bits), `a` 64 x 16 and `b` 16 x the accumulator's columns, both in shared
+/// memory with the depth contiguous; with `fresh` the accumulator counts as zero.
 ///
-/// Each element of the result is the accumulator's plus its 16 products in the order of their index, each sum rounded to
-/// fp32. A GPU adds in another order.
+/// Each element of the result is the accumulator's plus its products in the order of their index, each sum rounded to
+/// fp32. A GPU adds in another order, and keeps fewer digits of elements of 8 bits.
 pub fn wgmma_shared(kind: MmaKind, accumulator: Accumulator, a: u64, b: u64, fresh: bool) {
     let factors = Factors::Shared { a, b, fresh };
     collective(Op::Wgmma(Product { kind, accumulator, factors }), u32::MAX, &[]);
 }
 
-/// Adds `a b` like [`wgmma_shared`], `a` in registers like [`crate::mma_m16n8k16`]'s, 16 rows a warp, and `b` in shared
-/// memory with its columns contiguous.
+/// Adds `a b` like [`wgmma_shared`], `a` in registers like [`crate::mma_m16n8`]'s, 16 rows a warp, and `b` in shared
+/// memory with its columns contiguous; the depth where elements have 8 bits.
 pub fn wgmma_registers(kind: MmaKind, accumulator: Accumulator, a: [u32; 4], b: u64) {
     let factors = Factors::Registers { b };
     collective(Op::Wgmma(Product { kind, accumulator, factors }), u32::MAX, &a);

@@ -84,12 +84,14 @@ fn stmatrix_checks_each_row_for_its_lane() {
     assert!(matches!(fault.cause, Cause::OutOfShared { access: Access::Store, address: 512, bytes: 16, .. }));
 }
 
-fn pack(kind: MmaKind, low: f32, high: f32) -> u32 {
-    let bits = |x| match kind {
-        MmaKind::F16 => f16::from_f32(x).to_bits(),
-        MmaKind::Bf16 => bf16::from_f32(x).to_bits(),
-    };
-    u32::from(bits(low)) | u32::from(bits(high)) << 16
+/// A register of elements, the first in the lowest bits; `element` gives them by their number.
+fn pack(kind: MmaKind, element: impl Fn(u32) -> f32) -> u32 {
+    let halves = |bits: fn(f32) -> u16| u32::from(bits(element(0))) | u32::from(bits(element(1))) << 16;
+    match kind {
+        MmaKind::F16 => halves(|x| f16::from_f32(x).to_bits()),
+        MmaKind::Bf16 => halves(|x| bf16::from_f32(x).to_bits()),
+        MmaKind::E4m3 => u32::from_le_bytes([0, 1, 2, 3].map(|i| simt::e4m3_from_f32(element(i)))),
+    }
 }
 
 /// Multiplies whole matrices by one warp; the fragments are those of the PTX manual.
@@ -102,15 +104,16 @@ fn multiply(
     let result = RefCell::new([[0.0; 8]; 16]);
     warp(0, |lane| {
         let (group, t) = (lane >> 2, lane & 3);
+        let (each, half) = (kind.depth() as u32 / 8, kind.depth() as u32 / 2);
         let pair_a = |i: u32| {
             let row = if i.is_multiple_of(2) { group } else { group + 8 };
-            let column = t * 2 + if i < 2 { 0 } else { 8 };
-            pack(kind, a(row, column), a(row, column + 1))
+            let column = t * each + if i < 2 { 0 } else { half };
+            pack(kind, |n| a(row, column + n))
         };
-        let pair_b = |i: u32| pack(kind, b(t * 2 + 8 * i, group), b(t * 2 + 8 * i + 1, group));
+        let pair_b = |i: u32| pack(kind, |n| b(t * each + half * i + n, group));
         let place = |i: u32| (group + i / 2 * 8, t * 2 + i % 2);
         let old = [0, 1, 2, 3].map(|i| c(place(i).0, place(i).1));
-        let new = simt::mma_m16n8k16(kind, [0, 1, 2, 3].map(pair_a), [0, 1].map(pair_b), old);
+        let new = simt::mma_m16n8(kind, [0, 1, 2, 3].map(pair_a), [0, 1].map(pair_b), old);
         for (i, value) in new.into_iter().enumerate() {
             let (row, column) = place(i as u32);
             result.borrow_mut()[row as usize][column as usize] = value;
@@ -122,14 +125,14 @@ fn multiply(
 
 #[test]
 fn mma_multiplies_and_adds() {
-    for kind in [MmaKind::F16, MmaKind::Bf16] {
+    for kind in [MmaKind::F16, MmaKind::Bf16, MmaKind::E4m3] {
         let a = |row: u32, k: u32| (row * 7 + k * 3) as f32 % 11.0 - 5.0;
         let b = |k: u32, column: u32| (k * 5 + column * 2) as f32 % 13.0 - 6.0;
         let c = |row: u32, column: u32| (row * 100 + column) as f32;
         let result = multiply(kind, a, b, c);
         for row in 0..16 {
             for column in 0..8 {
-                let expected = (0..16).fold(c(row, column), |sum, k| sum + a(row, k) * b(k, column));
+                let expected = (0..kind.depth() as u32).fold(c(row, column), |sum, k| sum + a(row, k) * b(k, column));
                 assert_eq!(result[row as usize][column as usize], expected, "{kind:?} {row} {column}");
             }
         }

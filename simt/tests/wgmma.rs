@@ -16,10 +16,12 @@ fn number(row: u32, column: u32, salt: u32) -> f32 {
     ((row * 7 + column * 3 + salt) % 11) as f32 - 5.0
 }
 
+/// The bits of an element, in the low half where it has but 8.
 fn bits(kind: MmaKind, value: f32) -> u16 {
     match kind {
         MmaKind::F16 => simt::f16_from_f32(value),
         MmaKind::Bf16 => simt::bf16_from_f32(value),
+        MmaKind::E4m3 => simt::e4m3_from_f32(value).into(),
     }
 }
 
@@ -29,8 +31,10 @@ fn fill(kind: MmaKind, start: u32, salt: u32) {
     for chunk in (thread_idx()..64 * 8).step_by(threads as usize) {
         let (row, part) = (chunk / 8, chunk % 8);
         let mut bytes = [0; 16];
-        for (i, two) in (0..).zip(bytes.chunks_exact_mut(2)) {
-            two.copy_from_slice(&bits(kind, number(row, part * 8 + i, salt)).to_le_bytes());
+        let size = 32 / kind.depth();
+        for (i, element) in (0..).zip(bytes.chunks_exact_mut(size)) {
+            let number = number(row, part * 16 / size as u32 + i, salt);
+            element.copy_from_slice(&bits(kind, number).to_le_bytes()[..size]);
         }
         simt::store_shared(start + row * 128 + (part ^ (row % 8)) * 16, bytes);
     }
@@ -85,22 +89,23 @@ fn shared(accumulator: Accumulator, depth16: u32, fresh: bool) {
 
 #[test]
 fn products_of_shared_operands() {
-    for (kind, seed) in [(MmaKind::F16, 0), (MmaKind::Bf16, 1)] {
+    for (kind, seed) in [(MmaKind::F16, 0), (MmaKind::Bf16, 1), (MmaKind::E4m3, 2)] {
         // Two warpgroups, each with its own accumulators.
         run(256, seed, || {
             prepare(kind);
             let start = |row, column| (row + column) as f32;
             let mut values: [[f32; 4]; 8] = fragment(start);
             let accumulator = simt::wgmma_begin(&mut values);
-            for depth16 in 1..4 {
-                let at = depth16 * 32;
+            for step in 1..4 {
+                let at = step * 32;
                 simt::wgmma_shared(kind, accumulator, descriptor(A + at, 16), descriptor(B + at, 16), false);
             }
             simt::wgmma_commit();
             simt::wgmma_wait(0);
             simt::wgmma_end(accumulator, &mut values);
             expect(&values, |row, column| {
-                start(row, column) + dot(16..64, |d| number(row, d, 0), |d| number(column, d, 5))
+                let depth = kind.depth() as u32;
+                start(row, column) + dot(depth..4 * depth, |d| number(row, d, 0), |d| number(column, d, 5))
             });
         })
         .unwrap();
@@ -128,6 +133,27 @@ fn products_of_registers_and_rows() {
             dot(0..16, |d| number(row, d, 0), |d| number(column, d, 5))
                 + dot(0..16, |d| a(row, d), |d| number(16 + d, column, 5))
         });
+    })
+    .unwrap();
+}
+
+#[test]
+fn products_of_registers_and_columns_of_bytes() {
+    run(128, 4, || {
+        prepare(MmaKind::E4m3);
+        let mut values: [[f32; 4]; 8] = [[0.0; 4]; 8];
+        let accumulator = simt::wgmma_begin(&mut values);
+        let a = |row, depth| number(row, depth, 3);
+        let (row, first) = (place(0, 0).0, thread_idx() % 4 * 4);
+        let operand = [(0, 0), (8, 0), (0, 16), (8, 16)].map(|(down, along)| {
+            let byte = |i| simt::e4m3_from_f32(a(row + down, first + along + i));
+            u32::from_le_bytes([0, 1, 2, 3].map(byte))
+        });
+        simt::wgmma_registers(MmaKind::E4m3, accumulator, operand, descriptor(B + 32, 16));
+        simt::wgmma_commit();
+        simt::wgmma_wait(0);
+        simt::wgmma_end(accumulator, &mut values);
+        expect(&values, |row, column| dot(0..32, |d| a(row, d), |d| number(column, 32 + d, 5)));
     })
     .unwrap();
 }

@@ -112,20 +112,6 @@ pub trait Half: Copy + 'static {
     fn mma(c: &mut [f32; 4], a: [u32; 4], b: [u32; 2]);
 }
 
-/// The type as the CPU machine names it.
-#[cfg(not(target_arch = "nvptx64"))]
-pub(super) const fn kind<E: Half>() -> simt::MmaKind {
-    if E::IS_BF16 { simt::MmaKind::Bf16 } else { simt::MmaKind::F16 }
-}
-
-/// IEEE half precision.
-#[derive(Clone, Copy, Debug)]
-pub enum F16 {}
-
-/// bfloat16.
-#[derive(Clone, Copy, Debug)]
-pub enum Bf16 {}
-
 #[cfg(target_arch = "nvptx64")]
 macro_rules! mma {
     ($kind:literal, $c:ident, $a:ident, $b:ident) => {{
@@ -140,6 +126,121 @@ macro_rules! mma {
         }
     }};
 }
+
+/// An element type that tensor cores multiply, 32 bytes of each row at a time.
+pub trait Factor: Copy + 'static {
+    /// Which it is.
+    const KIND: Kind;
+
+    /// Size in bytes.
+    const BYTES: u32 = match Self::KIND {
+        Kind::F16 | Kind::Bf16 => HALF_BYTES,
+        Kind::E4m3 => 1,
+    };
+
+    /// Adds a product to `c` like [`Half::mma`]; of elements of one byte twice as deep, each register holding four in the place
+    /// of two.
+    fn mma(c: &mut [f32; 4], a: [u32; 4], b: [u32; 2]);
+}
+
+/// The types that tensor cores multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`F16`].
+    F16,
+    /// [`Bf16`].
+    Bf16,
+    /// [`E4m3`].
+    E4m3,
+}
+
+impl Kind {
+    /// The type as the CPU machine names it.
+    #[cfg(not(target_arch = "nvptx64"))]
+    pub(super) const fn on_cpu(self) -> simt::MmaKind {
+        match self {
+            Self::F16 => simt::MmaKind::F16,
+            Self::Bf16 => simt::MmaKind::Bf16,
+            Self::E4m3 => simt::MmaKind::E4m3,
+        }
+    }
+}
+
+impl<E: Half> Factor for E {
+    const KIND: Kind = if E::IS_BF16 { Kind::Bf16 } else { Kind::F16 };
+
+    #[inline(always)]
+    fn mma(c: &mut [f32; 4], a: [u32; 4], b: [u32; 2]) {
+        <E as Half>::mma(c, a, b);
+    }
+}
+
+/// fp8 with 4 bits of exponent and 3 of fraction: no infinities, and nothing above 448. Four share a register, the first in
+/// the lowest byte.
+#[derive(Clone, Copy, Debug)]
+pub enum E4m3 {}
+
+impl E4m3 {
+    /// Rounds four fp32 to nearest even and packs them; what is beyond the largest becomes the largest, NaN stays NaN.
+    #[inline(always)]
+    pub fn pack([a, b, c, d]: [f32; 4]) -> u32 {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let four: u32;
+            // SAFETY: registers only.
+            unsafe {
+                asm!("{{ .reg .b16 l, h; cvt.rn.satfinite.e4m3x2.f32 l, {2}, {1}; \
+                        cvt.rn.satfinite.e4m3x2.f32 h, {4}, {3}; mov.b32 {0}, {{l, h}}; }}",
+                    out(reg32) four, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d,
+                    options(pure, nomem, nostack));
+            }
+            four
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        u32::from_le_bytes([a, b, c, d].map(simt::e4m3_from_f32))
+    }
+
+    /// Widens four packed elements to two pairs of fp16, exactly.
+    #[inline(always)]
+    fn widen(four: u32) -> [u32; 2] {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let (low, high): (u32, u32);
+            // SAFETY: registers only.
+            unsafe {
+                asm!("{{ .reg .b16 l, h; mov.b32 {{l, h}}, {2}; cvt.rn.f16x2.e4m3x2 {0}, l; \
+                        cvt.rn.f16x2.e4m3x2 {1}, h; }}",
+                    out(reg32) low, out(reg32) high, in(reg32) four, options(pure, nomem, nostack));
+            }
+            [low, high]
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            let [a, b, c, d] = four.to_le_bytes().map(|bits| simt::f16_from_f32(simt::f32_from_e4m3(bits)));
+            [[a, b], [c, d]].map(|[low, high]| u32::from(low) | u32::from(high) << 16)
+        }
+    }
+}
+
+impl Factor for E4m3 {
+    const KIND: Kind = Kind::E4m3;
+
+    /// A warp's own product of fp8 is newer than the PTX that kernels are written in: two of fp16, which holds every e4m3.
+    #[inline(always)]
+    fn mma(c: &mut [f32; 4], a: [u32; 4], b: [u32; 2]) {
+        let (a, b) = (a.map(Self::widen), b.map(Self::widen));
+        <F16 as Half>::mma(c, a.map(|[low, _]| low), b.map(|[low, _]| low));
+        <F16 as Half>::mma(c, a.map(|[_, high]| high), b.map(|[_, high]| high));
+    }
+}
+
+/// IEEE half precision.
+#[derive(Clone, Copy, Debug)]
+pub enum F16 {}
+
+/// bfloat16.
+#[derive(Clone, Copy, Debug)]
+pub enum Bf16 {}
 
 impl Half for F16 {
     const IS_BF16: bool = false;
@@ -184,7 +285,7 @@ impl Half for F16 {
         mma!("f16", c, a, b);
         #[cfg(not(target_arch = "nvptx64"))]
         {
-            *c = simt::mma_m16n8k16(simt::MmaKind::F16, a, b, *c);
+            *c = simt::mma_m16n8(simt::MmaKind::F16, a, b, *c);
         }
     }
 }
@@ -222,7 +323,7 @@ impl Half for Bf16 {
         mma!("bf16", c, a, b);
         #[cfg(not(target_arch = "nvptx64"))]
         {
-            *c = simt::mma_m16n8k16(simt::MmaKind::Bf16, a, b, *c);
+            *c = simt::mma_m16n8(simt::MmaKind::Bf16, a, b, *c);
         }
     }
 }

@@ -23,6 +23,27 @@ pub fn divide(a: u32, b: u32) -> (u32, u32) {
     (a / b, a % b)
 }
 
+/// Four bytes of the eight of `low` and `high`: digit `i` of `DIGITS` in hexadecimal, the lowest first, says by its number which
+/// one becomes byte `i`.
+#[inline(always)]
+pub fn pick_bytes<const DIGITS: u32>(low: u32, high: u32) -> u32 {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let picked: u32;
+        // SAFETY: touches no memory.
+        unsafe {
+            core::arch::asm!("prmt.b32 {0}, {1}, {2}, {3};", out(reg32) picked, in(reg32) low, in(reg32) high,
+                const DIGITS, options(pure, nomem, nostack));
+        }
+        picked
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let bytes = (u64::from(high) << 32 | u64::from(low)).to_le_bytes();
+        u32::from_le_bytes([0, 1, 2, 3].map(|i| bytes[(DIGITS >> (4 * i) & 7) as usize]))
+    }
+}
+
 /// `2^x` on the special-function unit, within 2 ulp; subnormal results are flushed to zero.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {

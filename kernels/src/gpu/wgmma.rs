@@ -9,9 +9,9 @@
 use core::arch::asm;
 use core::marker::PhantomData;
 
-#[cfg(not(target_arch = "nvptx64"))]
-use super::element::kind;
-use super::{Half, Shared};
+#[cfg(target_arch = "nvptx64")]
+use super::element::Kind;
+use super::{Factor, Shared};
 
 /// What a product reads from shared memory: an address with strides.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,7 @@ impl Descriptor {
     /// From one group of 8 rows to the next, in units of 16 bytes.
     const GROUP: u64 = (1024 >> 4) << 32;
 
-    /// A panel of 64 columns, rows of 128 bytes, whose product runs along the columns (Q, K). `start` is aligned to 1024
-    /// bytes.
+    /// A panel of rows of 128 bytes, whose product runs along the columns (Q, K). `start` is aligned to 1024 bytes.
     #[inline(always)]
     pub fn along_columns(start: Shared) -> Self {
         Self(u64::from(start.address() >> 4) & 0x3fff | 1 << 16 | Self::GROUP | Self::PERMUTED_128)
@@ -43,7 +42,7 @@ impl Descriptor {
     }
 }
 
-/// `N` blocks of 64 rows x 8 columns in fp32, spread over a warpgroup as [`Half::mma`] says, 16 rows a warp.
+/// `N` blocks of 64 rows x 8 columns in fp32, spread over a warpgroup as [`Half::mma`](super::Half::mma) says, 16 rows a warp.
 #[derive(Clone, Copy, Debug)]
 pub struct Accumulator<const N: usize> {
     /// The lane's elements.
@@ -60,7 +59,7 @@ pub struct InFlight<E, const N: usize> {
     element: PhantomData<E>,
 }
 
-/// An operand of 64 x 16 elements in registers, laid out as operand `a` of [`Half::mma`].
+/// An operand of 64 rows of 32 bytes in registers, laid out as operand `a` of [`Factor::mma`].
 pub type Operand = [u32; 4];
 
 /// Lets what computes `sums` come before what follows it, by a branch that is never taken: a sum of exponentials is not
@@ -78,10 +77,11 @@ pub fn settle(sums: [f32; 2]) {
 
 /// The products that an accumulator of `N` blocks of 8 columns can take.
 pub trait Product<const N: usize> {
-    /// Adds a product over 16 elements, both operands from shared memory; with `fresh` the accumulator counts as zero.
+    /// Adds a product over 32 bytes, both operands from shared memory; with `fresh` the accumulator counts as zero.
     fn add_shared(&mut self, a: Descriptor, b: Descriptor, fresh: bool);
 
-    /// Adds a product over 16 elements, `a` from registers, `b` along the rows of shared memory.
+    /// Adds a product over 32 bytes, `a` from registers, `b` along the rows of shared memory; along the columns where elements
+    /// have one byte.
     fn add_registers(&mut self, a: Operand, b: Descriptor);
 }
 
@@ -91,7 +91,7 @@ impl<const N: usize> Accumulator<N> {
 
     /// Opens the accumulator to products. Operands in registers must be [`pin`]ned before.
     #[inline(always)]
-    pub fn begin<E: Half>(mut self) -> InFlight<E, N> {
+    pub fn begin<E: Factor>(mut self) -> InFlight<E, N> {
         pin(&mut self.values);
         #[cfg(target_arch = "nvptx64")]
         // SAFETY: orders register accesses of the warpgroup.
@@ -108,7 +108,7 @@ impl<const N: usize> Accumulator<N> {
     }
 }
 
-impl<E: Half, const N: usize> InFlight<E, N> {
+impl<E: Factor, const N: usize> InFlight<E, N> {
     /// Waits until at most `running` of the latest groups of products are under way, which must not be of this accumulator.
     /// `running` is 0 or 1, known at compile time.
     #[inline(always)]
@@ -195,7 +195,7 @@ macro_rules! operands {
 /// The products for one width: columns, blocks of 8 of them, then the accumulator's operand numbers.
 macro_rules! product {
     ($($columns:literal $blocks:literal: $($i:literal)*;)*) => {$(
-        impl<E: Half> Product<$blocks> for InFlight<E, $blocks> {
+        impl<E: Factor> Product<$blocks> for InFlight<E, $blocks> {
             #[inline(always)]
             fn add_shared(&mut self, a: Descriptor, b: Descriptor, fresh: bool) {
                 #[cfg(target_arch = "nvptx64")]
@@ -203,21 +203,25 @@ macro_rules! product {
                     let d = &mut self.values;
                     let keep = u32::from(!fresh);
                     macro_rules! issue {
-                        ($kind:literal) => {
+                        ($depth:literal, $kind:literal, $turned:literal) => {
                             asm!("{{ .reg .pred p; setp.ne.b32 p, {keep}, 0;",
-                                concat!("wgmma.mma_async.sync.aligned.m64n", $columns, "k16.f32.", $kind, ".", $kind,
-                                    " {{", operands!($($i)*), "}}, {a}, {b}, p, 1, 1, 0, 0; }}"),
+                                concat!("wgmma.mma_async.sync.aligned.m64n", $columns, $depth, ".f32.", $kind, ".", $kind,
+                                    " {{", operands!($($i)*), "}}, {a}, {b}, p, 1, 1", $turned, "; }}"),
                                 $(inout(reg32) d[$i / 4][$i % 4],)*
                                 a = in(reg64) a.0, b = in(reg64) b.0, keep = in(reg32) keep, options(nostack))
                         };
                     }
                     // SAFETY: the descriptors point into shared memory; the whole warpgroup runs it, in straight-line code.
                     unsafe {
-                        if E::IS_BF16 { issue!("bf16") } else { issue!("f16") }
+                        match E::KIND {
+                            Kind::F16 => issue!("k16", "f16", ", 0, 0"),
+                            Kind::Bf16 => issue!("k16", "bf16", ", 0, 0"),
+                            Kind::E4m3 => issue!("k32", "e4m3", ""),
+                        }
                     }
                 }
                 #[cfg(not(target_arch = "nvptx64"))]
-                simt::wgmma_shared(kind::<E>(), self.accumulator, a.0, b.0, fresh);
+                simt::wgmma_shared(E::KIND.on_cpu(), self.accumulator, a.0, b.0, fresh);
             }
 
             #[inline(always)]
@@ -226,10 +230,11 @@ macro_rules! product {
                 {
                     let d = &mut self.values;
                     macro_rules! issue {
-                        ($kind:literal) => {
+                        ($depth:literal, $kind:literal, $turned:literal) => {
                             asm!("{{ .reg .pred p; setp.eq.b32 p, 0, 0;",
-                                concat!("wgmma.mma_async.sync.aligned.m64n", $columns, "k16.f32.", $kind, ".", $kind,
-                                    " {{", operands!($($i)*), "}}, {{{a0}, {a1}, {a2}, {a3}}}, {b}, p, 1, 1, 1; }}"),
+                                concat!("wgmma.mma_async.sync.aligned.m64n", $columns, $depth, ".f32.", $kind, ".", $kind,
+                                    " {{", operands!($($i)*), "}}, {{{a0}, {a1}, {a2}, {a3}}}, {b}, p, 1, 1", $turned,
+                                    "; }}"),
                                 $(inout(reg32) d[$i / 4][$i % 4],)*
                                 a0 = in(reg32) a[0], a1 = in(reg32) a[1], a2 = in(reg32) a[2], a3 = in(reg32) a[3],
                                 b = in(reg64) b.0, options(nostack))
@@ -237,11 +242,15 @@ macro_rules! product {
                     }
                     // SAFETY: as for `add_shared`.
                     unsafe {
-                        if E::IS_BF16 { issue!("bf16") } else { issue!("f16") }
+                        match E::KIND {
+                            Kind::F16 => issue!("k16", "f16", ", 1"),
+                            Kind::Bf16 => issue!("k16", "bf16", ", 1"),
+                            Kind::E4m3 => issue!("k32", "e4m3", ""),
+                        }
                     }
                 }
                 #[cfg(not(target_arch = "nvptx64"))]
-                simt::wgmma_registers(kind::<E>(), self.accumulator, a, b.0);
+                simt::wgmma_registers(E::KIND.on_cpu(), self.accumulator, a, b.0);
             }
         }
     )*};

@@ -1,7 +1,7 @@
 //! Arithmetic.
 
 use super::{Args, probe};
-use crate::gpu::{divide, exp2, exp2_polynomial, fma, log2, thread_index};
+use crate::gpu::{divide, exp2, exp2_polynomial, fma, log2, pick_bytes, thread_index};
 
 /// Each thread replaces one fp32 by a function of it.
 #[inline(always)]
@@ -18,6 +18,13 @@ probe!(probe_fma, |args| {
     let thread = thread_index();
     let [a, b, c] = [0, 1, 2].map(|i| args.load_f32(3 * thread + i));
     args.output(thread).store_f32(fma(a, b, c));
+});
+
+probe!(probe_pick_bytes, |args| {
+    let thread = thread_index();
+    let [low, high] = args.input(2 * thread).load_pair();
+    args.output(2 * thread).store_u32(pick_bytes::<0x6420>(low, high));
+    args.output(2 * thread + 1).store_u32(pick_bytes::<0x1753>(low, high));
 });
 
 probe!(probe_divide, |args| {

@@ -2,9 +2,9 @@
 
 use super::{Args, probe};
 use crate::gpu::wgmma::{Accumulator, Descriptor, InFlight, Product, commit_products, pin};
-use crate::gpu::{Bf16, F16, Half, Shared, publish_mbarriers, sync_block, thread_index};
+use crate::gpu::{Bf16, E4m3, F16, Factor, Shared, publish_mbarriers, sync_block, thread_index};
 
-/// Bytes of an operand of 64 x 64 elements.
+/// Bytes of an operand of 64 rows of 128.
 const OPERAND: u32 = 8192;
 
 /// Brings the input's operands `a` and `b`, row by row in the input, to shared memory.
@@ -46,7 +46,7 @@ fn store<const N: usize>(args: &Args, first: u32, values: &[[f32; 4]; N]) {
 
 /// Two accumulators at once: `a b^T` from nothing, and `1 + a b^T` over the second half of the depth, waited for last.
 #[inline(always)]
-fn shared<E: Half>(args: &Args)
+fn shared<E: Factor>(args: &Args)
 where
     InFlight<E, 8>: Product<8>,
 {
@@ -75,25 +75,13 @@ where
 
 /// `a [a b]` with the first `a` in registers, and `a` and `b` side by side as panels.
 #[inline(always)]
-fn registers<E: Half>(args: &Args)
+fn registers<E: Factor>(args: &Args)
 where
     InFlight<E, 16>: Product<16>,
 {
     bring(args);
     let panels = Descriptor::along_rows(Shared::base(), OPERAND);
-    let mut operands = [[0; 4]; 4];
-    let mut k16 = 0;
-    while k16 < 4 {
-        let mut i = 0;
-        while i < 4 {
-            // The registers go down the rows first, then 8 columns on.
-            let word = place(k16 * 2 + i / 2, i % 2 * 2, 64) / 2;
-            operands[k16][i] = args.input(word).load_u32();
-            i += 1;
-        }
-        k16 += 1;
-    }
-    pin(&mut operands);
+    let operands = operands(args);
     let mut products = Accumulator::<16>::ZERO.begin::<E>();
     let mut k16 = 0;
     while k16 < 4 {
@@ -104,7 +92,44 @@ where
     store(args, 0, &products.wait(0).values);
 }
 
+/// `a b^T` with `a` in registers, of elements of one byte.
+#[inline(always)]
+fn registers_of_bytes(args: &Args) {
+    bring(args);
+    let b = Descriptor::along_columns(Shared::base().at(OPERAND));
+    let operands = operands(args);
+    let mut products = Accumulator::<8>::ZERO.begin::<E4m3>();
+    let mut k32 = 0;
+    while k32 < 4 {
+        products.add_registers(operands[k32], b.at(k32 as u32 * 32));
+        k32 += 1;
+    }
+    commit_products();
+    store(args, 0, &products.wait(0).values);
+}
+
+/// The input's `a` as operands in registers.
+#[inline(always)]
+fn operands(args: &Args) -> [[u32; 4]; 4] {
+    let mut operands = [[0; 4]; 4];
+    let mut k16 = 0;
+    while k16 < 4 {
+        let mut i = 0;
+        while i < 4 {
+            // The registers go down the rows first, then 16 bytes on.
+            let word = place(k16 * 2 + i / 2, i % 2 * 2, 64) / 2;
+            operands[k16][i] = args.input(word).load_u32();
+            i += 1;
+        }
+        k16 += 1;
+    }
+    pin(&mut operands);
+    operands
+}
+
 probe!(probe_wgmma_shared_f16, |args| { shared::<F16>(&args) });
 probe!(probe_wgmma_shared_bf16, |args| { shared::<Bf16>(&args) });
+probe!(probe_wgmma_shared_e4m3, |args| { shared::<E4m3>(&args) });
+probe!(probe_wgmma_registers_e4m3, |args| { registers_of_bytes(&args) });
 probe!(probe_wgmma_registers_f16, |args| { registers::<F16>(&args) });
 probe!(probe_wgmma_registers_bf16, |args| { registers::<Bf16>(&args) });

@@ -1,11 +1,12 @@
-//! 16-bit elements by their definition: sign, exponent, fraction.
+//! Elements by their definition: sign, exponent, fraction.
 
 use std::vec::Vec;
 
 use super::values::{EDGES, bytes, float_bytes, floats, noise, words};
 use super::{Agreement, Probe};
 use crate::probes::element::{
-    probe_mma_bf16, probe_mma_f16, probe_pack_bf16, probe_pack_f16, probe_unpack_bf16, probe_unpack_f16,
+    probe_mma_bf16, probe_mma_e4m3, probe_mma_f16, probe_pack_bf16, probe_pack_e4m3, probe_pack_f16, probe_unpack_bf16,
+    probe_unpack_f16,
 };
 
 /// A 16-bit float format.
@@ -81,6 +82,70 @@ fn packed_edges() -> Vec<u8> {
     bytes(edges.into_iter().chain(noise(242)))
 }
 
+/// The bits of the e4m3 nearest to a value, the even ones of two: bits of one sign are in order. What is beyond the largest
+/// becomes that.
+pub(super) fn nearest_e4m3(value: f32) -> u8 {
+    if value.is_nan() {
+        return 0x7f;
+    }
+    let size = f64::from(value.abs());
+    let distance = |bits: &u8| (e4m3(*bits) - size).abs();
+    let closer = |a: u8, b: u8| {
+        if distance(&b) < distance(&a) || distance(&b) == distance(&a) && b.is_multiple_of(2) { b } else { a }
+    };
+    let nearest = if size > e4m3(0x7e) { 0x7e } else { (1..0x7f).fold(0, closer) };
+    nearest | if value.is_sign_negative() { 0x80 } else { 0 }
+}
+
+/// The value of an e4m3.
+pub(super) fn e4m3(bits: u8) -> f64 {
+    let (exponent, fraction) = (i32::from(bits >> 3 & 15), f64::from(bits & 7) / 8.0);
+    let size = match (exponent, bits & 7) {
+        (15, 7) => f64::NAN,
+        (0, _) => fraction * 2f64.powi(-6),
+        _ => (1.0 + fraction) * 2f64.powi(exponent - 7),
+    };
+    if bits >> 7 == 1 { -size } else { size }
+}
+
+/// Every tie of e4m3 and its neighbours, every pair of edges, and random bits.
+fn fours() -> Vec<u8> {
+    let tie = |bits: u8| ((e4m3(bits) + e4m3(bits + 1)) / 2.0) as f32;
+    let ties =
+        (0..0x7e).map(tie).flat_map(|tie| [-1, 0, 1].map(|by| f32::from_bits(tie.to_bits().wrapping_add_signed(by))));
+    let signs = ties.enumerate().map(|(i, tie)| if i % 2 == 0 { tie } else { -tie });
+    let all: Vec<_> = signs.chain(EDGES).chain([448.0, 464.0, 465.0, -480.0]).collect();
+    let rest = 2048 - all.len() as u32;
+    float_bytes(all.into_iter().chain(noise(rest).map(f32::from_bits)))
+}
+
+fn packed_e4m3(input: &[u8]) -> Vec<u8> {
+    floats(input).into_iter().map(nearest_e4m3).collect()
+}
+
+/// Whole numbers, a subnormal and a NaN in rows of their own, and addends; rows and columns of 32 elements.
+fn factors_e4m3() -> Vec<u8> {
+    let a = (0..16 * 32).map(|i| match (i / 32, i % 32) {
+        (3, 7) => f32::NAN,
+        (4, _) => 2f32.powi(-9),
+        (row, k) => ((row * 5 + k * 3) % 15) as f32 - 7.0,
+    });
+    let b = (0..8 * 32).map(|i| ((i / 32 * 7 + i % 32 * 11) % 13) as f32 - 6.0);
+    let c = (0..128).map(|i| if i / 8 == 4 { 0.0 } else { (i * i % 257) as f32 });
+    a.chain(b).map(nearest_e4m3).chain(float_bytes(c)).collect()
+}
+
+fn products_e4m3(input: &[u8]) -> Vec<u8> {
+    let (factors, c) = input.split_at((16 + 8) * 32);
+    let factors: Vec<_> = factors.iter().map(|bits| e4m3(*bits)).collect();
+    let (a, b) = factors.split_at(16 * 32);
+    let c = floats(c);
+    float_bytes((0..128).map(|i| {
+        let (row, column) = (&a[i / 8 * 32..][..32], &b[i % 8 * 32..][..32]);
+        row.iter().zip(column).fold(f64::from(c[i]), |sum, (a, b)| sum + a * b) as f32
+    }))
+}
+
 fn unpacked(format: &Format, input: &[u8]) -> Vec<u8> {
     let halves = words(input).flat_map(|pair| [pair as u16, (pair >> 16) as u16]);
     float_bytes(halves.map(|bits| format.value(bits) as f32))
@@ -140,6 +205,8 @@ pub(super) const PROBES: &[Probe] = &[
         .agreeing(Agreement::ANY_NAN),
     Probe::new("probe_unpack_bf16", probe_unpack_bf16, 256, packed_edges, |input| unpacked(&BF16, input))
         .agreeing(Agreement::ANY_NAN),
+    Probe::new("probe_pack_e4m3", probe_pack_e4m3, 512, fours, packed_e4m3).hopper(),
+    Probe::new("probe_mma_e4m3", probe_mma_e4m3, 32, factors_e4m3, products_e4m3).agreeing(Agreement::ANY_NAN).hopper(),
     Probe::new("probe_mma_f16", probe_mma_f16, 32, || factors(&F16), |input| products(&F16, input))
         .agreeing(Agreement::ANY_NAN),
     Probe::new("probe_mma_bf16", probe_mma_bf16, 32, || factors(&BF16), |input| products(&BF16, input))

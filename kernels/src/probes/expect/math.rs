@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use super::values::{EDGES, bytes, float_bytes, floats, noise, words};
 use super::{Agreement, Probe};
-use crate::probes::math::{probe_divide, probe_exp2, probe_exp2_polynomial, probe_fma, probe_log2};
+use crate::probes::math::{probe_divide, probe_exp2, probe_exp2_polynomial, probe_fma, probe_log2, probe_pick_bytes};
 
 /// The edges, and values between -140 and 40, of which few give subnormal results.
 fn exponents() -> Vec<u8> {
@@ -77,6 +77,12 @@ fn quotients(input: &[u8]) -> Vec<u8> {
 /// 2^-22: what PTX promises of `ex2.approx`.
 const UNIT: f32 = 2.384_185_8e-7;
 
+/// Bytes by their numbers.
+fn picked(input: &[u8]) -> Vec<u8> {
+    let pick = |eight: &[u8]| [0, 2, 4, 6, 3, 5, 7, 1].map(|i: usize| eight[i]);
+    input.chunks_exact(8).flat_map(pick).collect()
+}
+
 pub(super) const PROBES: &[Probe] = &[
     Probe::new("probe_exp2", probe_exp2, 128, exponents, powers)
         .agreeing(Agreement::Floats { relative: UNIT, absolute: 0.0 }),
@@ -88,5 +94,6 @@ pub(super) const PROBES: &[Probe] = &[
     })
     .agreeing(Agreement::Floats { relative: UNIT, absolute: UNIT }),
     Probe::new("probe_fma", probe_fma, 1024, triples, fused).agreeing(Agreement::ANY_NAN),
+    Probe::new("probe_pick_bytes", probe_pick_bytes, 32, || bytes(noise(64)), picked),
     Probe::new("probe_divide", probe_divide, 64, fractions, quotients),
 ];

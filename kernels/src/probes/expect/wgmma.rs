@@ -2,11 +2,12 @@
 
 use std::vec::Vec;
 
-use super::element::{BF16, F16, Format};
+use super::element::{BF16, F16, Format, e4m3, nearest_e4m3};
 use super::values::{bytes, float_bytes, noise};
 use super::{Agreement, Probe};
 use crate::probes::wgmma::{
-    probe_wgmma_registers_bf16, probe_wgmma_registers_f16, probe_wgmma_shared_bf16, probe_wgmma_shared_f16,
+    probe_wgmma_registers_bf16, probe_wgmma_registers_e4m3, probe_wgmma_registers_f16, probe_wgmma_shared_bf16,
+    probe_wgmma_shared_e4m3, probe_wgmma_shared_f16,
 };
 
 const SIZE: usize = 64;
@@ -67,6 +68,26 @@ fn bf16_input() -> Vec<u8> {
     input(&BF16, 0x80)
 }
 
+/// Depth of operands of bytes.
+const BYTES: usize = 2 * SIZE;
+
+/// The same in e4m3, which has no infinities; every sum is a whole number below 2^13, or of one product.
+fn e4m3_input() -> Vec<u8> {
+    let whole = noise(2 * SIZE as u32 * BYTES as u32).map(|x| nearest_e4m3((x % 17) as f32 - 8.0));
+    let mut elements: Vec<_> = whole.collect();
+    elements[7 * BYTES..8 * BYTES].fill(0);
+    elements[7 * BYTES + 100] = 1;
+    elements[21 * BYTES + 2] = 0x80;
+    elements[SIZE * BYTES + 30 * BYTES + 50] = 0xff;
+    elements
+}
+
+/// `a b^T` over some depths, from `start` on.
+fn of_bytes(input: &[u8], start: f32, depths: core::ops::Range<usize>) -> Vec<f32> {
+    let element = |row: usize, depth: usize| e4m3(input[row * BYTES + depth]) as f32;
+    product(SIZE, start, depths, |row, column, depth| element(row, depth) * element(SIZE + column, depth))
+}
+
 /// On every bit but zeros' signs.
 const EXACT: Agreement = Agreement::Floats { relative: 0.0, absolute: f32::from_bits(1) };
 
@@ -82,6 +103,12 @@ const fn row(
 pub(super) const PROBES: &[Probe] = &[
     row("probe_wgmma_shared_f16", probe_wgmma_shared_f16, f16_input, |input| of_shared(input, &F16)),
     row("probe_wgmma_shared_bf16", probe_wgmma_shared_bf16, bf16_input, |input| of_shared(input, &BF16)),
+    row("probe_wgmma_shared_e4m3", probe_wgmma_shared_e4m3, e4m3_input, |input| {
+        float_bytes(of_bytes(input, 0.0, 0..BYTES).into_iter().chain(of_bytes(input, 1.0, SIZE..BYTES)))
+    }),
+    row("probe_wgmma_registers_e4m3", probe_wgmma_registers_e4m3, e4m3_input, |input| {
+        float_bytes(of_bytes(input, 0.0, 0..BYTES))
+    }),
     row("probe_wgmma_registers_f16", probe_wgmma_registers_f16, f16_input, |input| of_registers(input, &F16)),
     row("probe_wgmma_registers_bf16", probe_wgmma_registers_bf16, bf16_input, |input| of_registers(input, &BF16)),
 ];
