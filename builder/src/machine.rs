@@ -82,7 +82,8 @@ impl<'a> Instruction<'a> {
     }
 
     fn is_product(&self) -> bool {
-        self.operation.starts_with("HGMMA")
+        // Of 16 bits, and of 8.
+        self.operation.starts_with("HGMMA") || self.operation.starts_with("QGMMA")
     }
 
     fn moves(&self) -> bool {
@@ -141,5 +142,7 @@ mod tests {
     fn code_without_a_loop_has_an_empty_one() {
         let (machine, _) = read("wgmma.mma_async a", "/*0000*/ HGMMA.64x64x16.F32 R24 ;");
         assert_eq!(machine, Machine { products: 1, loop_instructions: 0, loop_moves: 0, loop_spills: 0 });
+        let (of_bytes, _) = read("wgmma.mma_async a", "/*0000*/ QGMMA.64x64x32.F32.E4M3.E4M3 R24 ;");
+        assert_eq!(of_bytes.products, 1);
     }
 }
