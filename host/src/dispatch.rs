@@ -376,7 +376,7 @@ fn default<K: Kernels>(
     problem: &Problem,
     refusal: Refusal,
 ) -> Result<Chosen<K::Artifact>, AttentionError> {
-    let portable = Variant::smallest(Family::Tiled);
+    let portable = Variant::smallest(Family::most_portable(problem.dtype));
     let mut missing = None;
     let chosen = |variant, artifact, missing: Option<(Variant, BuildError)>| {
         let choice = match missing {
@@ -385,14 +385,16 @@ fn default<K: Kernels>(
         };
         Ok(Chosen { variant, artifact, choice })
     };
-    for variant in defaults(problem, limits).filter(|variant| variant.family() != portable.family()) {
+    // The last may have other launch genes.
+    let code = portable.kernel(problem);
+    for variant in defaults(problem, limits).filter(|variant| variant.kernel(problem) != code) {
         match kernels.find(&variant.kernel(problem), limits.sm) {
             Ok(artifact) => return chosen(variant, artifact, missing),
             // The first is the one to report: it is of the variant that should have been.
             Err(reason) => missing = missing.or(Some((variant, reason))),
         }
     }
-    match (kernels.find(&portable.kernel(problem), limits.sm), missing) {
+    match (kernels.find(&code, limits.sm), missing) {
         (Ok(artifact), missing) => chosen(portable, artifact, missing),
         (Err(_), Some((_, reason))) | (Err(reason), None) => Err(reason.into()),
     }

@@ -66,7 +66,7 @@ fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Outcome {
 /// A tensor's memory between guard zones, its first element some way behind the first zone.
 #[derive(Clone, PartialEq)]
 struct Memory {
-    /// Shape and strides count these, of which an element of fp32 takes two.
+    /// Shape and strides count these, of which an element of fp32 takes two, and two of e4m3 share one.
     words: Guarded<u16>,
     lead: usize,
     shape: [u32; 4],
@@ -74,17 +74,17 @@ struct Memory {
 }
 
 impl Memory {
-    /// Of a tensor of elements of so many words. Each word of a row is random; the first is at some multiple of `unit` elements.
+    /// Of a tensor of elements of this type. Each word of a row is random; the first is at some multiple of `unit` elements.
     fn random(
         [batch, seq, heads, columns]: [u32; 4],
         Strides { batch: b, seq: s, head: h }: Strides,
-        per_element: u32,
+        dtype: Dtype,
         unit: i64,
         rng: &mut ChaCha8Rng,
     ) -> Result<Self, Failed> {
-        let shape = [batch, seq, heads, columns * per_element];
-        let words = i64::from(per_element);
-        let (strides, unit) = (Strides { batch: b * words, seq: s * words, head: h * words }, unit * words);
+        let words = |elements: i64| elements * i64::from(dtype.bytes()) / size_of::<u16>() as i64;
+        let shape = [batch, seq, heads, words(columns.into()) as u32];
+        let (strides, unit) = (Strides { batch: words(b), seq: words(s), head: words(h) }, words(unit));
         let lead = unit as usize * rng.random_range(0..3);
         let steps = [(shape[0], strides.batch), (shape[1], strides.seq), (shape[2], strides.head)];
         let last: i64 = steps.into_iter().map(|(extent, stride)| i64::from(extent - 1) * stride).sum();
@@ -161,13 +161,12 @@ impl Case {
         let mut problem =
             Problem { head_dim_v: v, features, ..Problem::new(batch, heads, 1, qk, dtype) }.with_seqlens(1, seqlen_kv);
         // Elements of the access that is to be the widest.
-        let unit = 1 << rng.random_range(0..4);
+        let unit = 1 << rng.random_range(i32::from(dtype == Dtype::E4m3)..4);
         let shapes = Append::to(&problem, rows).shapes();
         let [new_k, new_v, k, v] = shapes.map(|shape| strides(shape, unit, rng));
         (problem.strides.k, problem.strides.v) = (k, v);
         let append = Append::to(&problem, rows).with_strides(new_k, new_v);
-        let per_element = dtype.bytes() / size_of::<u16>() as u32;
-        let [a, b, c, d] = [0, 1, 2, 3].map(|i| Memory::random(shapes[i], append.strides()[i], per_element, unit, rng));
+        let [a, b, c, d] = [0, 1, 2, 3].map(|i| Memory::random(shapes[i], append.strides()[i], dtype, unit, rng));
         // All that there is room for; or often more, and sometimes no length at all.
         let fits = rng.random_ratio(1, 2);
         let used = (0..batch).map(|_| match rng.random_range(0..8) {

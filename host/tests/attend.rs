@@ -22,7 +22,7 @@ fn inputs(case: &Case) -> TempDir {
     }
     for (name, tensor) in [("q", &tensors.q), ("k", &tensors.k), ("v", &tensors.v)] {
         let bytes: &[u8] = bytemuck::cast_slice(tensor.storage.inner());
-        write(&folder.path().join(name), &[(name, dtype(case), shape(case, tensor), bytes)]);
+        write(&folder.path().join(name), &[(name, in_files(case.problem.dtype), shape(case, tensor), bytes)]);
     }
     folder
 }
@@ -42,7 +42,7 @@ fn array_of(extra: Extra, case: &Case) -> (&'static str, FileDtype, Vec<usize>) 
         Extra::Sinks => ("sinks", FileDtype::F32, vec![heads_q as usize]),
         Extra::Bias => {
             let bias = bias.unwrap();
-            ("bias", if bias.wide { FileDtype::F32 } else { dtype(case) }, matrix(Some(bias.strides)))
+            ("bias", if bias.wide { FileDtype::F32 } else { in_files(case.problem.dtype) }, matrix(Some(bias.strides)))
         }
         Extra::Mask => ("mask", FileDtype::U8, matrix(mask)),
         Extra::StartsQ => ("starts-q", FileDtype::U32, vec![batch as usize + 1]),
@@ -59,11 +59,12 @@ fn write(path: &Path, tensors: &[(&str, FileDtype, Vec<usize>, &[u8])]) {
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-fn dtype(case: &Case) -> FileDtype {
-    match case.problem.dtype {
+fn in_files(dtype: Dtype) -> FileDtype {
+    match dtype {
         Dtype::F16 => FileDtype::F16,
         Dtype::Bf16 => FileDtype::BF16,
         Dtype::F32 => FileDtype::F32,
+        Dtype::E4m3 => FileDtype::F8_E4M3,
     }
 }
 
@@ -106,7 +107,7 @@ fn check(problem: Problem, arguments: &[&str]) {
     let file = SafeTensors::deserialize(&file).unwrap();
     let (o, lse) = (file.tensor("o").unwrap(), file.tensor("lse").unwrap());
     let mut outputs = Outputs::unwritten(&problem).unwrap();
-    assert_eq!((o.dtype(), o.shape()), (dtype(&case), &shape(&case, &outputs.o)[..]));
+    assert_eq!((o.dtype(), o.shape()), (in_files(problem.dtype.output()), &shape(&case, &outputs.o)[..]));
     let [.., [batch, rows, heads, _]] = problem.shapes();
     let rows = [batch, heads, rows].map(|size| size as usize);
     assert_eq!((lse.dtype(), lse.shape()), (FileDtype::F32, &rows[..]));
@@ -128,6 +129,12 @@ fn both_alignments_of_the_mask_and_rows_that_see_nothing() {
     let problem = Problem::new(1, 2, 1, 16, Dtype::F16).with_seqlens(21, 9);
     check(problem.with_mask(Mask::Causal(Align::BottomRight)), &["--causal"]);
     check(problem.with_mask(Mask::Causal(Align::TopLeft)), &["--causal=top-left"]);
+}
+
+#[test]
+fn fp8_comes_out_as_bf16() {
+    let problem = Problem::new(1, 2, 1, 128, Dtype::E4m3).with_seqlens(70, 150).with_heads_kv(1);
+    check(problem.with_mask(Mask::Causal(Align::BottomRight)), &["--causal"]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ const SERVE: &str = "--serve-gpu";
 
 /// Kernels by name. Among them most values of each gene occur, and head_dims that fill tensor-core steps, leave some
 /// empty, and are the smallest and the largest.
-const KERNELS: [(&str, &str, u32, Dtype); 22] = [
+const KERNELS: [(&str, &str, u32, Dtype); 25] = [
     (
         "tiled-64",
         "tiled:tile_q=64,tile_kv=64,warps=8,row_lanes=8,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
@@ -143,6 +143,24 @@ const KERNELS: [(&str, &str, u32, Dtype); 22] = [
         "wgmma:tile_q=256,tile_kv=64,kv_split=1,cluster=1,stages=4,exp_poly=0,overlap=1,ping_pong=0,lazy_rescale=2,block_order=4,persistent=1",
         64,
         Dtype::F16,
+    ),
+    (
+        "wgmma-128-e4m3",
+        "wgmma:tile_q=64,tile_kv=64,kv_split=1,cluster=1,stages=1,exp_poly=0,overlap=0,ping_pong=0,lazy_rescale=0,block_order=0",
+        128,
+        Dtype::E4m3,
+    ),
+    (
+        "wgmma-128-e4m3-overlapped",
+        "wgmma:tile_q=128,tile_kv=128,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=1,ping_pong=0,lazy_rescale=1,block_order=4,persistent=1",
+        128,
+        Dtype::E4m3,
+    ),
+    (
+        "wgmma-128-e4m3-turns",
+        "wgmma:tile_q=128,tile_kv=160,kv_split=1,cluster=1,stages=2,exp_poly=4,overlap=1,ping_pong=1,lazy_rescale=0,block_order=2,persistent=1,early_launch=1",
+        128,
+        Dtype::E4m3,
     ),
     (
         "wgmma-64-split",

@@ -104,6 +104,7 @@ macro_rules! entry {
         const _: () = {
             enum Genes {}
             impl $crate::family::wgmma::Genes for Genes {
+                const ELEMENT_BYTES: u32 = <$crate::gpu::$dtype as $crate::gpu::Factor>::BYTES;
                 const HEAD_DIM_QK: u32 = $qk;
                 const HEAD_DIM_V: u32 = $v;
                 const TILE_Q: u32 = $tile_q;
@@ -120,7 +121,7 @@ macro_rules! entry {
                 $crate::gpu::$dtype,
                 Genes,
                 { $tile_kv / 8 },
-                { $tile_kv / 16 },
+                { $tile_kv * <$crate::gpu::$dtype as $crate::gpu::Factor>::BYTES as usize / 32 },
                 { $v / 8 },
             >(args, maps));
         };

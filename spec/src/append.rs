@@ -15,6 +15,8 @@ const ROWS: u32 = APPEND_THREADS / APPEND_LANES;
 const MAX_ROWS: u64 = 1 << 31;
 /// Bytes of the widest access.
 const WIDEST: u64 = 16;
+/// Bytes of the narrowest access: elements of one byte are copied two at a time.
+pub const APPEND_ALIGNMENT: u32 = 2;
 
 /// New keys and values of every batch entry, for the cache that a problem's K and V are.
 ///
@@ -75,9 +77,17 @@ impl Append {
     ///
     /// # Errors
     ///
-    /// Whatever makes the problem impossible; no new keys, or more than the cache has room for.
+    /// Whatever makes the problem impossible; no new keys, or more than the cache has room for; elements of one byte whose rows
+    /// start at odd addresses.
     pub fn blocks(&self) -> Result<u32, Illegal> {
         check_problem(&self.cache)?;
+        for ((strides, shape), tensor) in self.strides().into_iter().zip(self.shapes()).zip(['K', 'V', 'K', 'V']) {
+            let element = i64::from(self.cache.dtype.bytes());
+            let odd = |(_, stride): (&str, i64)| stride.wrapping_mul(element) % i64::from(APPEND_ALIGNMENT) != 0;
+            if steps_of(strides, shape).any(odd) {
+                return Err(Illegal::Alignment { tensor, access_bytes: APPEND_ALIGNMENT });
+            }
+        }
         let most = self.cache.seqlen_kv;
         if !(1..=most).contains(&self.rows) {
             return Err(Illegal::NewKeys { value: self.rows, most });
@@ -204,6 +214,15 @@ mod tests {
 
     use super::*;
     use crate::{Dtype, Pages};
+
+    #[test]
+    fn bytes_are_copied_two_at_a_time() {
+        let mut odd = CACHE.with_dtype(crate::Dtype::E4m3);
+        assert!(Append::to(&odd, 4).blocks().is_ok());
+        odd.strides.v.seq += 1;
+        let refusal = Append::to(&odd, 4).blocks().unwrap_err();
+        assert_eq!(refusal.to_string(), "2-byte accesses need every stride of V to be a multiple of 2 bytes");
+    }
 
     const CACHE: Problem = Problem::new(3, 8, 1, 64, Dtype::F16).with_heads_kv(2).with_seqlens(1, 100);
 

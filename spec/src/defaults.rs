@@ -7,13 +7,16 @@ const WGMMA_ROWS: u32 = 64;
 
 /// Variants that can run the problem on the GPU, the one that should be fastest first. None if no variant can.
 ///
-/// The last one is always of the most portable family; it fits whatever any variant fits.
+/// The last one is of the most portable family that takes the problem's dtype; it fits whatever any variant fits.
 pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item = Variant> + use<> {
     // One block for each query tile leaves multiprocessors idle (half of them, where a block's own products are as fast as
     // Hopper's), or rows of tiles empty: share the keys out instead.
     let busy = tiles(problem, WGMMA_ROWS) * if Family::Wgmma.runs_on(limits.sm) { 2 } else { 1 };
     let short = problem.seqlen_q < WGMMA_ROWS || busy < u64::from(limits.multiprocessors);
-    let first = if short {
+    let first = if problem.dtype == Dtype::E4m3 {
+        let early = u16::from(limits.sm.launches_early());
+        [e4m3(problem, limits), e4m3_few(early), None, None, None, None]
+    } else if short {
         let early = u16::from(limits.sm.launches_early() && !problem.needs_features());
         let tile_q = if problem.seqlen_q <= 16 { 16 } else { 32 };
         let [a, b, c] = [(128, 1), (64, 2), (64, 1)].map(|tile| mma_split(problem, tile_q, tile, early));
@@ -22,9 +25,9 @@ pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item 
     } else {
         [wgmma_split(problem, limits), wgmma(problem, limits), None, None, None, None]
     };
-    // The smallest tiles of the most portable family fit every GPU and any strides.
+    // The smallest tiles of the most portable family fit whatever any fit.
     let exact = if problem.dtype == Dtype::F32 { exact() } else { None };
-    let others = [mma(64), mma(32), exact, Some(Variant::smallest(Family::Tiled))];
+    let others = [mma(64), mma(32), exact, Some(Variant::smallest(Family::most_portable(problem.dtype)))];
     let (problem, limits) = (*problem, *limits);
     first
         .into_iter()
@@ -83,6 +86,36 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
         (Gene::Persistent, u16::from(persistent)),
         // Only where a launch is short.
         (Gene::EarlyLaunch, u16::from(!many(tile_q.into()) && limits.sm.launches_early())),
+    ];
+    variant(Family::Wgmma, &genes)
+}
+
+/// The widest key tile that leaves the shared memory to turn the next V meanwhile.
+fn e4m3(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
+    let multiprocessors = u64::from(limits.multiprocessors);
+    if tiles(problem, 128) * 4 < multiprocessors * 3 {
+        return None;
+    }
+    let genes = [
+        (Gene::TileQ, 128),
+        (Gene::TileKv, 128),
+        (Gene::Stages, 2),
+        (Gene::Overlap, 1),
+        (Gene::LazyRescale, 1),
+        (Gene::Persistent, 1),
+    ];
+    variant(Family::Wgmma, &genes)
+}
+
+/// For query tiles that would leave multiprocessors idle.
+fn e4m3_few(early: u16) -> Option<Variant> {
+    let genes = [
+        (Gene::TileQ, 64),
+        (Gene::TileKv, 128),
+        (Gene::Stages, 2),
+        (Gene::Overlap, 1),
+        (Gene::LazyRescale, 1),
+        (Gene::EarlyLaunch, early),
     ];
     variant(Family::Wgmma, &genes)
 }
@@ -328,6 +361,20 @@ mod tests {
             assert!(variants.iter().all(|variant| variant.family() == Family::Tiled), "{variants:?}");
             assert_eq!(variants[0].get(Gene::LoadBytes), Some(16));
             assert_eq!(variants.len(), 2, "and one that fits any strides");
+        }
+    }
+
+    #[test]
+    fn bytes_have_defaults_of_the_only_family_that_takes_them() {
+        let variants = |problem: &Problem, sm| {
+            let variants: std::vec::Vec<_> = defaults(problem, &DeviceLimits::of(sm)).collect();
+            variants
+        };
+        for (batch, seqlen, rows) in [(1, 1, 64), (1, 512, 64), (4, 4096, 128)] {
+            let problem = Problem::new(batch, 16, seqlen, 128, Dtype::E4m3);
+            let first = variants(&problem, Sm::Sm90a)[0];
+            assert_eq!((first.family(), first.value(Gene::TileQ)), (Family::Wgmma, rows), "{problem}");
+            assert!(variants(&problem, Sm::Sm80).is_empty());
         }
     }
 

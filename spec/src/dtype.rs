@@ -1,6 +1,6 @@
 //! Element types of Q, K, V and O.
 
-/// Element type of Q, K, V and O. Scores, sums and the output accumulate in fp32 whatever it is.
+/// Element type of Q, K and V, and of O but for [`Dtype::E4m3`]. Scores, sums and the output accumulate in fp32 whatever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Dtype {
@@ -10,11 +10,15 @@ pub enum Dtype {
     Bf16,
     /// IEEE single precision: 1 sign, 8 exponent, 23 fraction bits. No tensor core multiplies it as it is.
     F32,
+    /// OCP fp8: 1 sign, 4 exponent, 3 fraction bits; up to 448, no infinities. O is bfloat16.
+    ///
+    /// Factors by which Q and K were divided belong into the problem's scale; that of V is for the caller to multiply O by.
+    E4m3,
 }
 
 impl Dtype {
     /// All dtypes, in the order of their declaration.
-    pub const ALL: [Self; 3] = [Self::F16, Self::Bf16, Self::F32];
+    pub const ALL: [Self; 4] = [Self::F16, Self::Bf16, Self::F32, Self::E4m3];
 
     /// Those of 16 bits, which tensor cores multiply.
     pub const HALVES: [Self; 2] = [Self::F16, Self::Bf16];
@@ -24,6 +28,15 @@ impl Dtype {
         match self {
             Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
+            Self::E4m3 => 1,
+        }
+    }
+
+    /// Element type of O where Q, K and V are of this type.
+    pub const fn output(self) -> Self {
+        match self {
+            Self::E4m3 => Self::Bf16,
+            same => same,
         }
     }
 
@@ -33,6 +46,7 @@ impl Dtype {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
             Self::F32 => "f32",
+            Self::E4m3 => "e4m3",
         }
     }
 }

@@ -86,7 +86,19 @@ impl Family {
 
     /// Whether it has kernels for elements of this type.
     pub const fn takes(self, dtype: Dtype) -> bool {
-        matches!((self, dtype), (Self::Tiled, _) | (_, Dtype::F16 | Dtype::Bf16))
+        match dtype {
+            Dtype::F16 | Dtype::Bf16 => true,
+            Dtype::F32 => matches!(self, Self::Tiled),
+            Dtype::E4m3 => matches!(self, Self::Wgmma),
+        }
+    }
+
+    /// The most portable one that takes elements of this type: its smallest variant fits whatever any variant fits.
+    pub const fn most_portable(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F16 | Dtype::Bf16 | Dtype::F32 => Self::Tiled,
+            Dtype::E4m3 => Self::Wgmma,
+        }
     }
 
     /// Whether PTX for this target can hold it.

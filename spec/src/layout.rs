@@ -115,15 +115,23 @@ impl MmaLayout {
     }
 }
 
-/// Columns of a panel: what the copy engine permutes and a product reads at a time.
+/// Bytes of a word, in which the copy engine counts: an element of 16 bits, or two of 8.
+pub const WORD: u32 = 2;
+
+/// Words in a row of a panel: what the copy engine permutes and a product reads at a time.
 pub const PANEL: u32 = 64;
 
 /// Bytes of a row of a panel.
-pub const PANEL_ROW: u32 = PANEL * 2;
+pub const PANEL_ROW: u32 = PANEL * WORD;
 
-/// Bytes of a tile of `rows` rows, kept as panels of 64 columns of 16-bit elements.
-pub const fn panels(rows: u32, head_dim: u32) -> u32 {
-    rows * round_up(head_dim, PANEL) * 2
+/// Words that so many elements of so many bytes are.
+pub const fn words(elements: u32, element_bytes: u32) -> u32 {
+    elements * element_bytes / WORD
+}
+
+/// Bytes of a tile of `rows` rows of so many words, kept as panels of 64.
+pub const fn panels(rows: u32, words: u32) -> u32 {
+    rows * round_up(words, PANEL) * WORD
 }
 
 /// Bytes of a barrier.
@@ -138,8 +146,11 @@ pub const POSTED: u32 = BARRIERS / 2;
 /// Registers of a thread of the copying warpgroup and of one that computes, for 1 to 4 of the latter.
 pub const WGMMA_REGISTERS: [(u32, u32); 4] = [(56, 240), (24, 240), (32, 160), (24, 112)];
 
+/// The same where the copying warpgroup turns V, for 1 to 3.
+pub const WGMMA_TURNING_REGISTERS: [(u32, u32); 3] = [(56, 240), (40, 232), (56, 152)];
+
 /// Shared memory of the `wgmma` family when one warpgroup copies for those that compute: barriers, Q, a ring of K tiles,
-/// one of V tiles.
+/// one of V tiles, and another of V tiles as they are copied, if they are turned before they are multiplied.
 ///
 /// Each consumer's 64 rows have a place of their own, for Q and then for O on its way out. Persistent blocks have two of
 /// them where there is the memory, so that the next Q comes meanwhile.
@@ -155,16 +166,21 @@ pub struct WgmmaLayout {
     pub k: u32,
     /// Size of a K tile.
     pub k_tile: u32,
-    /// Start of the ring of V tiles.
+    /// Start of the ring of V tiles that are multiplied.
     pub v: u32,
-    /// Size of a V tile.
+    /// Size of such a V tile.
     pub v_tile: u32,
+    /// Start of the ring of V tiles that are copied: the same, unless V is turned.
+    pub copied_v: u32,
+    /// Size of such a V tile.
+    pub copied_v_tile: u32,
     /// All of it.
     pub bytes: u32,
 }
 
 impl WgmmaLayout {
-    /// The layout for 16-bit elements.
+    /// The layout for elements of so many bytes, 2 or 1. Elements of one byte have V turned: a product reads them along its
+    /// depth alone.
     pub const fn new(
         tile_q: u32,
         tile_kv: u32,
@@ -172,14 +188,22 @@ impl WgmmaLayout {
         head_dim_v: u32,
         stages: u32,
         persistent: bool,
+        element_bytes: u32,
     ) -> Self {
-        let (k_tile, v_tile) = (panels(tile_kv, head_dim_qk), panels(tile_kv, head_dim_v));
-        let rows = max(panels(64, head_dim_qk), panels(64, head_dim_v));
+        let k_tile = panels(tile_kv, words(head_dim_qk, element_bytes));
+        let copied_v_tile = panels(tile_kv, words(head_dim_v, element_bytes));
+        let turned = element_bytes < WORD;
+        let v_tile = if turned { panels(head_dim_v, words(tile_kv, element_bytes)) } else { copied_v_tile };
+        // Elements of O have 16 bits, whatever those of Q have.
+        let rows = max(panels(64, words(head_dim_qk, element_bytes)), panels(64, head_dim_v));
         let tile = tile_q / 64 * rows;
-        let rest = BARRIERS + stages * (k_tile + v_tile);
+        let copied = k_tile + if turned { copied_v_tile } else { 0 };
+        let rest = BARRIERS + stages * (copied + v_tile);
         let places = if persistent && rest + 2 * tile <= DeviceLimits::H100.shared_bytes_per_block { 2 } else { 1 };
         let k = BARRIERS + places * tile;
-        Self { rows, tile, places, k, k_tile, v: k + stages * k_tile, v_tile, bytes: rest + places * tile }
+        let v = k + stages * k_tile;
+        let copied_v = if turned { v + stages * v_tile } else { v };
+        Self { rows, tile, places, k, k_tile, v, v_tile, copied_v, copied_v_tile, bytes: rest + places * tile }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The only place that decides whether a variant fits a problem and a GPU.
 
-use crate::layout::{MmaLayout, PANEL, TiledLayout, WGMMA_REGISTERS, WgmmaLayout, WgmmaSplitLayout};
+use crate::layout::{
+    MmaLayout, PANEL, TiledLayout, WGMMA_REGISTERS, WGMMA_TURNING_REGISTERS, WgmmaLayout, WgmmaSplitLayout,
+};
 use crate::{
     AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Divisor, Dtype, Family, Features, Gene, MapBoxes, Problem, Sm,
     Strides, Variant,
@@ -204,12 +206,28 @@ pub enum Illegal {
         most: u64,
     },
     /// The family has no kernels for elements of the problem's type.
-    #[error("family {family} takes no {}: its tensor cores would round it; tiled takes it", .dtype.name())]
+    #[error("family {family} takes no {}; {} does", .dtype.name(), Family::most_portable(*.dtype))]
     Dtype {
         /// The family.
         family: Family,
         /// The type.
         dtype: Dtype,
+    },
+    /// Elements of this type are multiplied in rows of one width only.
+    #[error("{field} is {value}; e4m3 kernels have 128 alone")]
+    E4m3Width {
+        /// `head_dim_qk` or `head_dim_v`.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// A gene's value is none that elements of this type go with.
+    #[error("gene {} set so does not go with e4m3: {reason}", .gene.name())]
+    E4m3 {
+        /// The gene.
+        gene: Gene,
+        /// Why.
+        reason: &'static str,
     },
     /// Only some families have entry points with features.
     #[error("family {family} has no kernels with features such as a window; tiled and mma have")]
@@ -465,8 +483,9 @@ pub(crate) fn steps_of(
 fn check_alignment(problem: &Problem, load_bytes: u32) -> Result<(), Illegal> {
     for Step { tensor, stride, .. } in steps(problem) {
         // Outputs are stored in pairs at least.
-        let access_bytes = if tensor == 'O' { load_bytes.max(4) } else { load_bytes };
-        if stride.wrapping_mul(problem.dtype.bytes().into()) % i64::from(access_bytes) != 0 {
+        let (access_bytes, dtype) =
+            if tensor == 'O' { (load_bytes.max(4), problem.dtype.output()) } else { (load_bytes, problem.dtype) };
+        if stride.wrapping_mul(dtype.bytes().into()) % i64::from(access_bytes) != 0 {
             return Err(Illegal::Alignment { tensor, access_bytes });
         }
     }
@@ -568,6 +587,10 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     if ![64, 96, 128, 192, 256].contains(&v) {
         return Err(Illegal::Width { family: Family::Wgmma, head_dim_v: v });
     }
+    let turned = problem.dtype == Dtype::E4m3;
+    if turned {
+        check_e4m3(problem, variant)?;
+    }
     // Large exponents must come out large, which the polynomial does not see to. Held to that by one more instruction an element, it
     // made kernels slower by a tenth.
     if variant.value(Gene::LazyRescale) == 2 && variant.value(Gene::ExpPoly) != 0 {
@@ -581,7 +604,8 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
         if cluster != 1 {
             return Err(Illegal::Together { gene: Gene::Cluster, needs: "kv_split above 1" });
         }
-        WgmmaLayout::new(tile_q, tile_kv, qk, v, stages, variant.value(Gene::Persistent) == 1).bytes
+        let persistent = variant.value(Gene::Persistent) == 1;
+        WgmmaLayout::new(tile_q, tile_kv, qk, v, stages, persistent, problem.dtype.bytes()).bytes
     } else {
         if variant.value(Gene::Persistent) == 1 {
             return Err(Illegal::Together { gene: Gene::Persistent, needs: "kv_split=1" });
@@ -596,14 +620,48 @@ fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
         WgmmaSplitLayout::new(tile_q, tile_kv, qk, v, stages, groups, cluster).bytes
     };
     // Scores and outputs of 64 rows over 128 threads; with overlap the last step's probabilities too, packed.
-    let registers = tile_kv / 2 + v / 2 + if overlap == 1 { tile_kv / 4 } else { 0 };
+    let packed = tile_kv / 8 * problem.dtype.bytes();
+    let registers = tile_kv / 2 + v / 2 + if overlap == 1 { packed } else { 0 };
     // The copying warpgroup gives most of its registers to the others, of which addresses and counters need these.
     let others = if tile_q > 128 { 24 } else { 32 };
-    let allowed = WGMMA_REGISTERS[tile_q as usize / 64 - 1].1 - others;
+    let consumers = tile_q as usize / 64;
+    let (_, each) = if turned { WGMMA_TURNING_REGISTERS[consumers - 1] } else { WGMMA_REGISTERS[consumers - 1] };
+    let allowed = each - others;
     if registers > allowed {
         return Err(Illegal::Registers { needed: registers, allowed });
     }
     Ok(Need { shared_bytes, registers: 0, boxes: Some(MapBoxes { q: 64, kv: tile_kv }) })
+}
+
+/// What elements of one byte ask for.
+fn check_e4m3(problem: &Problem, variant: &Variant) -> Result<(), Illegal> {
+    for (field, value) in [("head_dim_qk", problem.head_dim_qk), ("head_dim_v", problem.head_dim_v)] {
+        if value != 128 {
+            return Err(Illegal::E4m3Width { field, value });
+        }
+    }
+    let refusals = [
+        (Gene::KvSplit, variant.value(Gene::KvSplit) != 1, "no warpgroup is left to turn V; 1 is allowed"),
+        (
+            Gene::TileQ,
+            variant.value(Gene::TileQ) as usize > 64 * WGMMA_TURNING_REGISTERS.len(),
+            "turning V takes the registers of a fourth consumer; 64 to 192 are allowed",
+        ),
+        (
+            Gene::TileKv,
+            !variant.value(Gene::TileKv).is_multiple_of(32),
+            "a product takes 32 keys; multiples of 32 are allowed",
+        ),
+        (
+            Gene::LazyRescale,
+            variant.value(Gene::LazyRescale) == 2,
+            "probabilities fill its range from the largest down; 0 and 1 are allowed",
+        ),
+    ];
+    match refusals.into_iter().find(|(_, refused, _)| *refused) {
+        Some((gene, _, reason)) => Err(Illegal::E4m3 { gene, reason }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -653,6 +711,31 @@ mod tests {
 
     const WGMMA: &str = "wgmma:tile_q=128,tile_kv=128,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=1,ping_pong=1,\
                          lazy_rescale=0,block_order=0";
+
+    #[test]
+    fn elements_of_one_byte_are_turned() {
+        let refusal = |problem: &Problem, text: &str| {
+            let refusal = legal(problem, &variant(text), &DeviceLimits::H100).unwrap_err();
+            refusal.to_string()
+        };
+        let problem = Problem::new(1, 8, 512, 128, Dtype::E4m3);
+        let geometry = legal(&problem, &variant(WGMMA), &DeviceLimits::H100).unwrap();
+        // Q or O of 2 x 64 rows; K, V and V turned twice, each of 128 rows of 128 bytes.
+        assert_eq!(geometry.shared_bytes, 1024 + 128 * 256 + 3 * 2 * 128 * 128);
+        assert_eq!(refusal(&problem, MMA), "family mma takes no e4m3; wgmma does");
+        assert_eq!(
+            refusal(&Problem::new(1, 8, 512, 64, Dtype::E4m3), WGMMA),
+            "head_dim_qk is 64; e4m3 kernels have 128 alone"
+        );
+        for (from, to, expected) in [
+            ("lazy_rescale=0", "lazy_rescale=2", "lazy_rescale set so does not go with e4m3"),
+            ("tile_kv=128", "tile_kv=80", "tile_kv set so does not go with e4m3"),
+            ("tile_q=128,tile_kv=128,kv_split=1", "tile_q=64,tile_kv=128,kv_split=2", "kv_split set so"),
+        ] {
+            let text = WGMMA.replace(from, to).replace("ping_pong=1", "ping_pong=0");
+            assert!(refusal(&problem, &text).contains(expected), "{to}");
+        }
+    }
 
     #[test]
     fn the_copy_engine_expands_no_dimension() {
@@ -719,8 +802,7 @@ mod tests {
     fn single_precision_is_kept_from_what_would_round_it() {
         let problem = Problem::SEED.with_dtype(Dtype::F32);
         let refusal = |variant: &Variant| legal(&problem, variant, &DeviceLimits::H100).unwrap_err().to_string();
-        let expected =
-            |family| std::format!("family {family} takes no f32: its tensor cores would round it; tiled takes it");
+        let expected = |family| std::format!("family {family} takes no f32; tiled does");
         assert_eq!(refusal(&variant(MMA)), expected("mma"));
         assert_eq!(refusal(&variant(WGMMA)), expected("wgmma"));
         let tiled = Variant::smallest(Family::Tiled);

@@ -27,7 +27,7 @@ mod parse;
 mod problem;
 mod variant;
 
-pub use append::{APPEND_LANES, APPEND_THREADS, Append, AppendAddresses, AppendArgs};
+pub use append::{APPEND_ALIGNMENT, APPEND_LANES, APPEND_THREADS, Append, AppendAddresses, AppendArgs};
 pub use args::{
     AttentionArgs, BlockOrder, BlockWalk, GroupDivisors, MapBoxes, MappedArgs, Strides, TensorMaps, TileOrder,
 };

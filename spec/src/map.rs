@@ -1,16 +1,17 @@
 //! What a tensor map says.
 
+use crate::layout::words;
 use crate::{LaunchGeometry, Problem, Strides, TensorMaps};
 
-/// A tensor of two-byte elements as the copy engine sees it: `[batch, head, row, column]` with the columns contiguous, and a
-/// box of one head's rows by 64 columns.
+/// A tensor of two-byte words as the copy engine sees it: `[batch, head, row, column]` with the columns contiguous, and a
+/// box of one head's rows by 64 columns. A word is an element of 16 bits, or two of 8.
 ///
 /// For a GPU the driver encodes it to its own 128 bytes; the CPU machine takes it in the same space as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainMap {
     /// Address of the first element.
     pub address: u64,
-    /// Columns, rows, heads, batch entries.
+    /// Words of a row, rows, heads, batch entries.
     pub extents: [u32; 4],
     /// Bytes from one row, head and batch entry to the next, multiples of 16.
     pub strides: [u64; 3],
@@ -28,7 +29,8 @@ impl PlainMap {
             let outer = [(rows, strides.seq), (heads, strides.head), (batch, strides.batch)];
             // Nobody steps along a dimension of one element: its stride may be anything, but a map's may not.
             let step = |(extent, stride): (u32, i64)| if extent > 1 { stride.unsigned_abs() * element } else { 16 };
-            Self { address, extents: [columns, rows, heads, batch], strides: outer.map(step), box_rows }
+            let row = words(columns, problem.dtype.bytes());
+            Self { address, extents: [row, rows, heads, batch], strides: outer.map(step), box_rows }
         };
         let strides = &problem.strides;
         // Keys that no row sees become zeros like those that do not exist: what they hold must not reach a product.
@@ -80,6 +82,10 @@ mod tests {
         assert_eq!(maps[1].strides, [256, 128, 16]);
         assert_eq!(maps[2].box_rows, geometry.boxes.unwrap().kv);
         assert_eq!(maps.map(|map| PlainMap::from_words(&map.to_words())), maps);
+        let bytes = Problem::new(1, 8, 100, 128, crate::Dtype::E4m3);
+        let of_bytes = legal(&bytes, &variant, &DeviceLimits::H100).unwrap();
+        let maps_of_bytes = PlainMap::of(&of_bytes, &bytes, [16, 32, 48]).unwrap();
+        assert_eq!((maps_of_bytes[0].extents, maps_of_bytes[0].strides), ([64, 100, 8, 1], [1024, 128, 16]));
         let hiding = problem.with_mask(Mask::Causal(Align::TopLeft)).with_seqlens(50, 70);
         let maps = PlainMap::of(&geometry, &hiding, [16, 32, 48]).unwrap();
         assert_eq!(maps.map(|map| map.extents[1]), [50, 50, 50]);

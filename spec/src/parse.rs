@@ -11,7 +11,7 @@ pub enum ParseError {
     /// A field of a problem is not known.
     #[error(
         "unknown field number {0} in the problem; known are b, h, hq, hk, s, sq, sk, d, dqk, dv, \
-         f16|bf16|f32, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window, softcap, alibi, sinks, bias|fbias, mask, packedq|packedkv, usedkv, pages"
+         f16|bf16|f32|e4m3, full|causal|causal-tl, bshd|bhsd, qstr|kstr|vstr|ostr, scale, window, softcap, alibi, sinks, bias|fbias, mask, packedq|packedkv, usedkv, pages"
     )]
     Field(usize),
     /// A field's number does not fit.
@@ -60,6 +60,7 @@ pub(crate) fn problem(text: &str) -> Result<Problem, ParseError> {
             (_, "f16") => p.dtype = Dtype::F16,
             (_, "bf16") => p.dtype = Dtype::Bf16,
             (_, "f32") => p.dtype = Dtype::F32,
+            (_, "e4m3") => p.dtype = Dtype::E4m3,
             (_, "full") => p.mask = Mask::Full,
             (_, "causal") => {
                 let top_left = fields.next_if(|(_, f)| *f == "tl").is_some();

@@ -70,7 +70,7 @@ pub struct Problem {
     pub head_dim_qk: u32,
     /// Columns of V and O.
     pub head_dim_v: u32,
-    /// Element type of all four tensors.
+    /// Element type of Q, K and V, and [of O](Dtype::output).
     pub dtype: Dtype,
     /// Which keys a row sees.
     pub mask: Mask,
@@ -227,14 +227,16 @@ impl Problem {
     pub const fn bytes(&self) -> u64 {
         let [[batch_q, rows, ..], [batch_kv, keys, ..], ..] = self.shapes();
         let columns = (self.head_dim_qk + self.head_dim_v) as u64;
-        let q = rows as u64 * batch_q as u64 * self.heads_q as u64 * columns;
+        let element = self.dtype.bytes() as u64;
+        let outer = rows as u64 * batch_q as u64 * self.heads_q as u64;
+        let q_and_o = self.head_dim_qk as u64 * element + self.head_dim_v as u64 * self.dtype.output().bytes() as u64;
         let kv = match self.features {
             Features { used_kv: false, pages: None, .. } => {
                 keys as u64 * batch_kv as u64 * self.heads_kv as u64 * columns
             }
             _ => 0,
         };
-        (q + kv) * self.dtype.bytes() as u64
+        outer * q_and_o + kv * element
     }
 }
 

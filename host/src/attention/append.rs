@@ -1,6 +1,6 @@
 //! Appending to a K/V cache: plan once, launch many times, like attention over it.
 
-use spec::{APPEND_THREADS, Append, AppendAddresses, AppendArgs, Extra, Kernel};
+use spec::{APPEND_ALIGNMENT, APPEND_THREADS, Append, AppendAddresses, AppendArgs, Extra, Kernel};
 
 use super::{AttentionError, Extras, Kernels, check_alignment, check_interface, same_gpu};
 use crate::driver::{Argument, Buffer, DriverError, Function, Gpu, Grid, Module, Stream};
@@ -110,7 +110,7 @@ impl Appender {
         let AppendAddresses { new_k, new_v, k, v, used, pages, raised } = *addresses;
         let cache = self.append.cache();
         for (tensor, address) in TENSORS.into_iter().zip([new_k, new_v, k, v]) {
-            check_alignment(tensor, address, cache.dtype.bytes().into())?;
+            check_alignment(tensor, address, cache.dtype.bytes().max(APPEND_ALIGNMENT).into())?;
         }
         for (extra, address) in [(Extra::UsedKv, used), (Extra::Pages, pages)] {
             if extra.is_of(cache) {

@@ -29,7 +29,7 @@ impl Layouts {
             q: layout(q, strides.q),
             k: layout(k, strides.k),
             v: layout(v, strides.v),
-            o: layout(o, strides.o),
+            o: Layout { element: Element::from(problem.dtype.output()), ..layout(o, strides.o) },
             lse: lse_of(o),
         }
     }
@@ -54,6 +54,7 @@ pub(super) fn dtype_of(layout: &Layout) -> Dtype {
         Element::F16 => Dtype::F16,
         Element::Bf16 => Dtype::Bf16,
         Element::F32 => Dtype::F32,
+        Element::E4m3 => Dtype::E4m3,
     }
 }
 
@@ -83,6 +84,7 @@ pub fn problem(q: &Layout, k: &Layout, v: &Layout, mask: Mask, scale: Option<f32
         Dtype::F16 => "f16, as in Q,",
         Dtype::Bf16 => "bf16, as in Q,",
         Dtype::F32 => "f32, as in Q,",
+        Dtype::E4m3 => "e4m3, as in Q,",
     };
     for (tensor, found) in [("K", k.element), ("V", v.element)] {
         if found != q.element {

@@ -90,7 +90,7 @@ impl Merging {
     /// The tensors contradict each other, or no tensor can be so.
     pub fn of(limits: &DeviceLimits, parts: &Layout, o: &Layout) -> Result<Self, AttentionError> {
         let dtype = dtype_of(o);
-        if dtype == Dtype::F32 {
+        if !Dtype::HALVES.contains(&dtype) {
             return Err(AttentionError::Element { tensor: "O", found: o.element, allowed: "f16 or bf16" });
         }
         if parts.element != o.element {

@@ -395,7 +395,7 @@ impl fmt::Display for Explanation<'_> {
 /// That some variant can run the problem on the GPU; the refusal is the problem's own.
 pub(crate) fn check_problem(limits: &DeviceLimits, problem: &Problem) -> Result<(), AttentionError> {
     // It fits whatever any variant fits.
-    legal(problem, &Variant::smallest(Family::Tiled), limits)
+    legal(problem, &Variant::smallest(Family::most_portable(problem.dtype)), limits)
         .map_err(|reason| AttentionError::Problem { problem: Box::new(*problem), reason })?;
     Layouts::of(problem).check()
 }
@@ -460,6 +460,15 @@ mod tests {
         let error = check_alignment("K", 0x7f00_0008, 16).unwrap_err().to_string();
         assert_eq!(error, "K is at address 0x7f000008; a multiple of 16 is needed, and not 0");
         assert!(check_alignment("O", 0, 16).is_err());
+    }
+
+    #[test]
+    fn fp8_is_possible_where_its_family_runs() {
+        let problem = Problem::new(1, 8, 512, 128, spec::Dtype::E4m3);
+        assert!(check_problem(&DeviceLimits::H100, &problem).is_ok());
+        assert_eq!(Layouts::of(&problem).o.element, crate::tensor::Element::Bf16);
+        let refusal = check_problem(&DeviceLimits::of(spec::Sm::Sm80), &problem).unwrap_err().to_string();
+        assert!(refusal.ends_with("family wgmma does not run on sm_80"), "{refusal}");
     }
 
     #[test]

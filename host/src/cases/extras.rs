@@ -232,6 +232,7 @@ impl Array {
     /// The bits of an element of this type.
     fn element(&self, dtype: Dtype, index: i64) -> u32 {
         match dtype.bytes() {
+            1 => u8::from_ne_bytes(self.bytes(index)).into(),
             2 => u16::from_ne_bytes(self.bytes(index)).into(),
             _ => self.u32(index),
         }
@@ -240,6 +241,7 @@ impl Array {
     fn set_element(&mut self, dtype: Dtype, index: i64, value: f32) {
         let bits = number::encode(dtype, value);
         match dtype.bytes() {
+            1 => self.set(index, (bits as u8).to_ne_bytes()),
             2 => self.set(index, (bits as u16).to_ne_bytes()),
             _ => self.set(index, bits.to_ne_bytes()),
         }

@@ -5,13 +5,14 @@ use spec::{Dtype, Problem, Strides};
 use super::{CaseError, Extras, Guarded, number};
 
 /// What inputs hold outside the elements that belong to them: a NaN in fp16 and in bf16, twice also in fp32, so that a stray read
-/// shows.
+/// shows; two of e4m3.
 const STRAY: u16 = 0x7fff;
 
 /// What outputs hold before a launch: another NaN in all, which no conversion of a NaN gives.
 const UNWRITTEN: u16 = 0xffa5;
 
-/// A tensor `[batch, seq, heads, columns]` in guarded memory, in words of 16 bits: an element takes one or two, the low one first.
+/// A tensor `[batch, seq, heads, columns]` in guarded memory, in words of 16 bits: an element takes one or two, the low one first,
+/// or two share one. Rows start at whole words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     dtype: Dtype,
@@ -41,19 +42,18 @@ impl Tensor {
             last += u128::from(extent).saturating_sub(1) * stride;
         }
         let elements = u128::from(lead) + last + 1;
-        let per_element = words(dtype);
-        let all = usize::try_from(elements).ok().and_then(|elements| elements.checked_mul(per_element));
-        let storage = all.and_then(|words| Guarded::poisoned(words, poison));
+        let bytes = usize::try_from(elements).ok().and_then(|elements| elements.checked_mul(dtype.bytes() as usize));
+        let storage = bytes.and_then(|bytes| Guarded::poisoned(bytes.div_ceil(WORD), poison));
         let storage = storage.ok_or(CaseError::Memory { tensor: name, elements })?;
-        Ok(Self { dtype, shape, strides, storage, lead: lead as usize * per_element })
+        Ok(Self { dtype, shape, strides, storage, lead: words(dtype, lead as usize) })
     }
 
     /// O of a problem, unwritten.
     pub fn output(problem: &Problem) -> Result<Self, CaseError> {
         let strides = problem.strides.o;
         let [.., shape] = problem.shapes();
-        let tensor = Self::poisoned('O', problem.dtype, shape, strides, 0, UNWRITTEN)?;
-        if tensor.own().into_iter().filter(|own| *own).count() != tensor.elements() * tensor.words_per_element() {
+        let tensor = Self::poisoned('O', problem.dtype.output(), shape, strides, 0, UNWRITTEN)?;
+        if tensor.own().into_iter().filter(|own| *own).count() != tensor.words() {
             return Err(CaseError::Overlap { strides: [strides.batch, strides.seq, strides.head] });
         }
         Ok(tensor)
@@ -74,16 +74,16 @@ impl Tensor {
         self.shape.into_iter().map(|extent| extent as usize).product()
     }
 
-    /// Words of 16 bits that an element takes.
-    pub fn words_per_element(&self) -> usize {
-        words(self.dtype)
+    /// Words of 16 bits that all elements take.
+    pub fn words(&self) -> usize {
+        words(self.dtype, self.elements())
     }
 
     /// Where a row begins in the storage.
     pub fn offset(&self, batch: u32, seq: u32, head: u32) -> usize {
         let Strides { batch: b, seq: s, head: h } = self.strides;
         let elements = i64::from(batch) * b + i64::from(seq) * s + i64::from(head) * h;
-        self.lead + elements as usize * self.words_per_element()
+        self.lead + words(self.dtype, elements as usize)
     }
 
     /// The words of a row.
@@ -94,16 +94,17 @@ impl Tensor {
 
     /// The bits of a row's elements.
     pub fn bits(&self, batch: u32, seq: u32, head: u32) -> impl Iterator<Item = u32> + '_ {
-        self.row(batch, seq, head).chunks(self.words_per_element()).map(bits)
+        bytemuck::cast_slice(self.row(batch, seq, head)).chunks(self.dtype.bytes() as usize).map(bits)
     }
 
     /// The bits of an element that was not written.
     pub fn poison(&self) -> u32 {
-        bits(&vec![self.storage.poison(); self.words_per_element()])
+        let [low, high] = self.storage.poison().to_ne_bytes();
+        bits(&[low, high, low, high][..self.dtype.bytes() as usize])
     }
 
     fn words_per_row(&self) -> usize {
-        self.shape[3] as usize * self.words_per_element()
+        words(self.dtype, self.shape[3] as usize)
     }
 
     /// The values of a row.
@@ -113,11 +114,11 @@ impl Tensor {
 
     /// Writes a row, rounded.
     pub fn set_row(&mut self, batch: u32, seq: u32, head: u32, values: &[f32]) {
-        let (start, dtype, per_element) = (self.offset(batch, seq, head), self.dtype, self.words_per_element());
-        let row = &mut self.storage.inner_mut()[start..][..values.len() * per_element];
-        for (element, value) in row.chunks_mut(per_element).zip(values) {
-            let bits = number::encode(dtype, *value);
-            element.iter_mut().zip([bits as u16, (bits >> 16) as u16]).for_each(|(word, bits)| *word = bits);
+        let (start, dtype) = (self.offset(batch, seq, head), self.dtype);
+        let row = &mut self.storage.inner_mut()[start..][..words(dtype, values.len())];
+        let size = dtype.bytes() as usize;
+        for (element, value) in bytemuck::cast_slice_mut(row).chunks_mut(size).zip(values) {
+            element.copy_from_slice(&number::encode(dtype, *value).to_le_bytes()[..size]);
         }
     }
 
@@ -138,14 +139,17 @@ impl Tensor {
     }
 }
 
-/// Words of 16 bits that an element takes.
-fn words(dtype: Dtype) -> usize {
-    dtype.bytes() as usize / size_of::<u16>()
+/// Bytes of a word.
+const WORD: usize = size_of::<u16>();
+
+/// Words of 16 bits that so many elements take.
+fn words(dtype: Dtype, elements: usize) -> usize {
+    elements * dtype.bytes() as usize / WORD
 }
 
-/// The bits of an element, of its words.
-fn bits(words: &[u16]) -> u32 {
-    words.iter().rev().fold(0, |bits, word| bits << 16 | u32::from(*word))
+/// The bits of an element, of its bytes.
+fn bits(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |bits, byte| bits << 8 | u32::from(*byte))
 }
 
 /// The inputs of a problem.

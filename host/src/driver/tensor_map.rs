@@ -21,6 +21,7 @@ struct Encoded([u64; 16]);
 pub fn encode(gpu: &Gpu, dtype: Dtype, map: &PlainMap) -> Result<[u64; 16], DriverError> {
     let _current = gpu.bind()?;
     // The driver's enumerations, by its documentation of `cuTensorMapEncodeTiled`.
+    const UINT16: u32 = 1;
     const FLOAT16: u32 = 6;
     const FLOAT32: u32 = 7;
     const BFLOAT16: u32 = 9;
@@ -33,6 +34,8 @@ pub fn encode(gpu: &Gpu, dtype: Dtype, map: &PlainMap) -> Result<[u64; 16], Driv
         Dtype::F16 => FLOAT16,
         Dtype::Bf16 => BFLOAT16,
         Dtype::F32 => FLOAT32,
+        // Words of two elements, as the map counts.
+        Dtype::E4m3 => UINT16,
     };
     let PlainMap { address, extents, strides, box_rows } = *map;
     let boxes = [PANEL, box_rows, 1, 1];

@@ -1,6 +1,6 @@
 //! How far from fp64 an output may be: see [`crate::oracle`].
 
-use spec::Problem;
+use spec::{Dtype, Problem};
 
 use super::Expected;
 use crate::cases::{Case, Distribution, number};
@@ -8,8 +8,29 @@ use crate::cases::{Case, Distribution, number};
 /// Largest error of O allowed on the seed shape with normal inputs, in absolute terms.
 pub const SEED_LIMIT: f64 = 2e-3;
 
-/// Products that a tensor core adds up in one step, in 16 bit.
-const MMA_K: u32 = 16;
+/// How tensor cores add up products of a dtype.
+struct TensorCore {
+    /// Products of one step.
+    depth: u32,
+    /// What they keep of a sum, relative to it.
+    unit: f64,
+}
+
+impl TensorCore {
+    fn of(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F16 | Dtype::Bf16 | Dtype::F32 => Self { depth: 16, unit: (-23f64).exp2() },
+            // Hopper's keep 13 bits of fraction: arXiv 2411.10958, section 3.4, and 2412.19437, section 3.3.2.
+            Dtype::E4m3 => Self { depth: 32, unit: (-13f64).exp2() },
+        }
+    }
+
+    /// What a sum of so many products may be off by, relative to the largest that it can be: two units in the last place for the
+    /// order of summation, and one more for each step, which adds products to the sum so far and cuts off what does not fit.
+    fn error(&self, products: u32) -> f64 {
+        f64::from(2 + products.div_ceil(self.depth)) * self.unit
+    }
+}
 
 /// What one row may be off by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,23 +51,27 @@ impl RowBudget {
         }
         let largest = expected.exact.iter().fold(0f64, |largest, x| largest.max(x.abs()));
         let reference = errors(expected).fold(0f64, |largest, e| largest.max(e.abs()));
-        let scores = expected.score * score_error(case.problem.head_dim_qk);
-        let weights = 2.0 * scores * expected.weight + f64::from(f32::MIN_POSITIVE) * expected.values;
-        let ulp = number::ulp(case.problem.dtype, largest);
-        let o = 2.0 * reference + ulp + weights;
+        let cores = TensorCore::of(case.problem.dtype);
+        let scores = expected.score * cores.error(case.problem.head_dim_qk);
+        let small = f64::from(f32::MIN_POSITIVE) * expected.values;
+        let (rounding, sum) = match case.problem.dtype {
+            // In these the reference's own roundings cover it.
+            Dtype::F16 | Dtype::Bf16 | Dtype::F32 => (0.0, 0.0),
+            Dtype::E4m3 => {
+                let keys = case.problem.visible_keys(expected.row.row).len() as u32;
+                (number::ulp(Dtype::E4m3, 1.0) * expected.spread, cores.error(keys) * expected.partial)
+            }
+        };
+        let weights = 2.0 * scores * expected.weight + small + sum;
+        let ulp = number::ulp(case.problem.dtype.output(), largest);
+        let o = 2.0 * reference + ulp + weights + rounding;
         let lse_reference = (f64::from(expected.rounded_lse) - expected.exact_lse).abs();
         Self {
             o: if has_seed_limit(case) { o.min(SEED_LIMIT) } else { o },
             lse: 2.0 * lse_reference + (-15f64).exp2() + scores,
-            slack: [ulp / 4.0, weights],
+            slack: [ulp / 4.0, weights + rounding / 4.0],
         }
     }
-}
-
-/// What a score may be off by, relative to `|scale| |q| |k|`: two units in the last place for the order of summation, and
-/// one more for each step of a tensor core, which adds 16 products to the sum so far and cuts off what does not fit.
-fn score_error(head_dim: u32) -> f64 {
-    f64::from(2 + head_dim.div_ceil(MMA_K)) * (-23f64).exp2()
 }
 
 /// Errors of the same-precision reference.

@@ -11,6 +11,8 @@ pub(super) struct Exact {
     pub(super) lse: f64,
     pub(super) weight: f64,
     pub(super) values: f64,
+    pub(super) spread: f64,
+    pub(super) partial: f64,
     pub(super) score: f64,
 }
 
@@ -27,7 +29,8 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
     let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
     let sum: f64 = weights.iter().sum::<f64>() + if sink == f64::NEG_INFINITY { 0.0 } else { (sink - max).exp() };
 
-    let (mut o, mut magnitudes, mut values) = (vec![0.0; dim_v], vec![0.0; dim_v], vec![0.0; dim_v]);
+    let [mut o, mut magnitudes, mut values, mut squares] = [(); 4].map(|()| vec![0.0; dim_v]);
+    let mut partial = 0f64;
     for (weight, key) in weights.iter().zip(&keys) {
         let weight = weight / sum;
         for (d, v) in v(*key).iter().enumerate() {
@@ -35,6 +38,8 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
                 o[d] += weight * f64::from(*v);
                 magnitudes[d] += weight * f64::from(v.abs());
                 values[d] += f64::from(v.abs());
+                squares[d] += (weight * f64::from(*v)).powi(2);
+                partial = partial.max(o[d].abs());
             }
         }
     }
@@ -45,6 +50,8 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
         lse: max + sum.ln(),
         weight: magnitudes.into_iter().fold(0.0, f64::max),
         values: values.into_iter().fold(0.0, f64::max),
+        spread: squares.into_iter().fold(0.0, f64::max).sqrt(),
+        partial,
         score: scale.abs() * dot(q, q).sqrt() * largest_key + logits.magnitude(),
     }
 }
@@ -87,6 +94,8 @@ mod tests {
         assert!((second.lse - (1.0 + e2).ln()).abs() < 1e-15);
         assert!((second.weight - (1.0 + 3.0 * e2) / (1.0 + e2)).abs() < 1e-15);
         assert_eq!(second.score, 2.0);
+        assert!((second.partial - second.o[0].abs()).abs() < 1e-15);
+        assert!((second.spread - (1.0 + 9.0 * e2 * e2).sqrt() / (1.0 + e2)).abs() < 1e-15);
     }
 
     #[test]

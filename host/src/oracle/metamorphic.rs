@@ -60,14 +60,17 @@ fn permuted_keys(executor: &mut dyn Executor, problem: &Problem) -> Result<(), F
     Ok(())
 }
 
-/// An average of ones is one, within one unit in the last place; in fp32, what the two sums of so many weights may differ by.
+/// An average of ones is one, within one unit in the last place; in fp32, what the two sums of so many weights may differ by,
+/// and in e4m3, what each weight may.
 fn constant_values(executor: &mut dyn Executor, problem: &Problem) -> Result<(), Failure> {
     let case = case("constant-values", problem, Distribution::ConstantV);
     let outputs = executor.run(&case.problem, &case.inputs.generate(&case.problem)?)?;
     let ulp = number::ulp(problem.dtype, 1.0) as f32;
+    let ulp_of_output = number::ulp(problem.dtype.output(), 1.0) as f32;
     let allowed = match problem.dtype {
         Dtype::F16 | Dtype::Bf16 => ulp,
         Dtype::F32 => ulp.max(problem.seqlen_kv as f32 * f32::EPSILON / 2.0),
+        Dtype::E4m3 => ulp / 2.0 + ulp_of_output,
     };
     for (b, s, h) in outputs.o.rows() {
         if let Some(value) = outputs.o.values(b, s, h).find(|value| value.is_nan() || (value - 1.0).abs() > allowed) {
@@ -188,7 +191,7 @@ fn split_and_merge(executor: &mut dyn Executor, problem: &Problem) -> Result<(),
     // Outputs of parts are larger than their average, and rounded on their own before it is rounded again.
     let mut expected = reference(whole, &tensors);
     let ulp = |values: &mut dyn Iterator<Item = f32>| {
-        number::ulp(whole.dtype, values.fold(0f32, |largest, x| largest.max(x.abs())).into())
+        number::ulp(whole.dtype.output(), values.fold(0f32, |largest, x| largest.max(x.abs())).into())
     };
     for expected in &mut expected.rows {
         let Row { batch, head, row } = expected.row;

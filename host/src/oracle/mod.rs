@@ -3,7 +3,7 @@
 //! # Budgets
 //!
 //! With `e(x)` the error of `x` against fp64, `ref` the same-precision reference and `u(x)` one [`ulp`](crate::cases::number::ulp)
-//! of the dtype at `x`, a kernel's output must satisfy, for every row `r` that is looked at,
+//! of O's dtype at `x`, a kernel's output must satisfy, for every row `r` that is looked at,
 //!
 //! * `max_d |e(O[r,d])| <= 2 max_d |e(ref[r,d])| + u(max_d |O64[r,d]|) + 2 s[r] w[r] + 2^-126 v[r]`,
 //! * `|e(LSE[r])| <= 2 |e(ref LSE[r])| + 2^-15 + s[r]`,
@@ -25,6 +25,16 @@
 //! * `2^-15`: exponentials of two are approximate, up to `3e-6` each, and all to one side.
 //!
 //! What features add to the scores counts in `s[r]` beside them.
+//!
+//! For e4m3, tensor cores take 32 products at a time and keep 13 bits of a sum: `s[r]` has 32 and `2^-13` in the place of 16 and
+//! `2^-23`. The first line has two more terms on its right:
+//!
+//! * `(2 + ceil(keys / 32)) 2^-13 max_d max_n |sum_(j < n) p[j] v[j,d]|`: so much may be cut off the sum over the keys, relative to
+//!   the largest that it is on its way; it counts in the last line too.
+//! * `2^-3 max_d sqrt(sum_j (p[j] v[j,d])^2)`: a weight is off by up to `2^-4` of it, each in its own way. Which way depends on the
+//!   maximum that the weight is relative to, which is another in a kernel than in the reference; where few weights count, the
+//!   reference may have none to round. This is five times the deviation of such a sum, and as much as four equal ones can be off by;
+//!   the last line has a quarter of it.
 //!
 //! On the seed shape with normal inputs, `max |e(O)|` must also stay below [`SEED_LIMIT`]. A row that sees no key is
 //! exactly 0 with an LSE of -inf. NaN is right in rows whose query is NaN, and in columns where a row sees values that are

@@ -31,6 +31,10 @@ pub struct Expected {
     pub weight: f64,
     /// `max_d sum_j |v[j,d]|` over the keys that the row sees.
     pub values: f64,
+    /// `max_d sqrt(sum_j (p[j] v[j,d])^2)`.
+    pub spread: f64,
+    /// `max_d max_n |sum_(j < n) p[j] v[j,d]|`.
+    pub partial: f64,
     /// `|scale| |q| max_j |k[j]|`, which no score exceeds, and the largest of what features add to them.
     pub score: f64,
 }
@@ -128,6 +132,8 @@ impl Head {
             rounded_lse: rounded.lse,
             weight: exact.weight,
             values: exact.values,
+            spread: exact.spread,
+            partial: exact.partial,
             score: exact.score,
         }
     }

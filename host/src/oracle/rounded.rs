@@ -1,7 +1,7 @@
 //! The same-precision reference: attention as a careful kernel rounds it. Scores, sums and outputs accumulate in fp32, the
-//! weights are rounded to the input dtype before they meet V, and so is the output at the end.
+//! weights are rounded to the input dtype before they meet V, and the output at the end to its own.
 
-use spec::Problem;
+use spec::{Dtype, Problem};
 
 use super::logits::Logits;
 use super::reference::{Head, heads};
@@ -17,7 +17,8 @@ pub(super) struct Rounded {
 /// One row, of values that are finite; the others count as zero.
 pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>) -> Rounded {
     let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
-    let round = |value: f32| number::decode(problem.dtype, number::encode(problem.dtype, value));
+    let round = |dtype, value: f32| number::decode(dtype, number::encode(dtype, value));
+    let raised = raised(problem.dtype);
     let keys: Vec<u32> = logits.keys().collect();
 
     let product = |key: u32| {
@@ -32,14 +33,22 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
 
     let mut o = vec![0f32; dim_v];
     for (weight, key) in weights.iter().zip(&keys) {
-        let weight = round(*weight);
+        let weight = round(problem.dtype, *weight * raised) / raised;
         let v = &head.v[*key as usize * dim_v..][..dim_v];
         let finite = o.iter_mut().zip(v).filter(|(_, v)| v.is_finite());
         finite.for_each(|(o, v)| *o = weight.mul_add(*v, *o));
     }
     let inverse = if sum == 0.0 { 0.0 } else { sum.recip() };
-    o.iter_mut().for_each(|o| *o = round(*o * inverse));
+    o.iter_mut().for_each(|o| *o = round(problem.dtype.output(), *o * inverse));
     Rounded { o, lse: (max + sum.log2()) * std::f32::consts::LN_2 }
+}
+
+/// What weights, of which the largest is 1, are multiplied by before they are rounded: e4m3 would lose those below 2^-10.
+fn raised(dtype: Dtype) -> f32 {
+    match dtype {
+        Dtype::F16 | Dtype::Bf16 | Dtype::F32 => 1.0,
+        Dtype::E4m3 => 256.0,
+    }
 }
 
 /// The same-precision reference as an executor of whole problems.

@@ -103,7 +103,9 @@ impl Stored {
     /// Reads a tensor whose dimensions have this order.
     pub fn read(path: &Path, name: Name<'_>, order: Order) -> Result<Self, TensorError> {
         let array = Array::read(path, name)?;
-        let element = [Element::F16, Element::Bf16, Element::F32].into_iter().find(|e| e.in_files() == array.dtype);
+        let element = [Element::F16, Element::Bf16, Element::F32, Element::E4m3]
+            .into_iter()
+            .find(|e| e.in_files() == array.dtype);
         let sizes: Result<Vec<u32>, _> = array.shape.iter().map(|size| u32::try_from(*size)).collect();
         let shape = sizes.ok().and_then(|sizes| <[u32; 4]>::try_from(sizes).ok());
         let (Some(element), Some(shape)) = (element, shape) else {

@@ -16,6 +16,8 @@ pub enum Element {
     Bf16,
     /// IEEE single precision.
     F32,
+    /// OCP fp8 of 4 exponent and 3 fraction bits, as in [`Dtype::E4m3`].
+    E4m3,
 }
 
 impl Element {
@@ -24,6 +26,7 @@ impl Element {
         match self {
             Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
+            Self::E4m3 => 1,
         }
     }
 
@@ -32,6 +35,7 @@ impl Element {
             Self::F16 => FileDtype::F16,
             Self::Bf16 => FileDtype::BF16,
             Self::F32 => FileDtype::F32,
+            Self::E4m3 => FileDtype::F8_E4M3,
         }
     }
 }
@@ -42,6 +46,7 @@ impl From<Dtype> for Element {
             Dtype::F16 => Self::F16,
             Dtype::Bf16 => Self::Bf16,
             Dtype::F32 => Self::F32,
+            Dtype::E4m3 => Self::E4m3,
         }
     }
 }
@@ -52,6 +57,7 @@ impl fmt::Display for Element {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
             Self::F32 => "f32",
+            Self::E4m3 => "e4m3",
         })
     }
 }

@@ -68,6 +68,18 @@ pub fn softmax<const N: usize>(
     scale: &Scale,
     exp_poly: u32,
 ) -> [f32; 2] {
+    softmax_raised(scores, states, scale, exp_poly, 0)
+}
+
+/// Like [`softmax`], probabilities and sums multiplied by `2^raised`.
+#[inline(always)]
+pub fn softmax_raised<const N: usize>(
+    scores: &mut [[f32; 4]; N],
+    states: &mut [RowState; 2],
+    scale: &Scale,
+    exp_poly: u32,
+    raised: u8,
+) -> [f32; 2] {
     let mut maxima = begun(scores);
     let mut n = 2;
     while n < N {
@@ -83,7 +95,7 @@ pub fn softmax<const N: usize>(
         let [[a, b], [c, d]] = maxima[half];
         states[half].advance(across_quad(a.max(b).max(c.max(d)), f32::max), scale)
     });
-    let sums = exponentials(scores, steps.map(|step| step.base), scale, exp_poly);
+    let sums = exponentials(scores, steps.map(|step| step.base - f32::from(raised)), scale, exp_poly);
     [0, 1].map(|half: usize| {
         states[half].sum += sums[half];
         steps[half].correction

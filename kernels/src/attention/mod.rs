@@ -17,11 +17,13 @@ pub use containment::{add_seen, add_weighted, all_finite, any_thread, make_finit
 pub use destination::Destination;
 pub use exponential::exponential;
 pub use features::{Featured, Features, LOGITS_LOG2, Operand, Plain, Scores};
-pub use fragment::{FragmentScores, across_quad, finish_scores, pack_operand, rescale, softmax, softmax_against};
+pub use fragment::{
+    FragmentScores, across_quad, finish_scores, pack_operand, rescale, softmax, softmax_against, softmax_raised,
+};
 pub use load::{Loader, Source, Span, copy_tile, load_tile};
 pub use mask::Mask;
 pub use merge::{Partials, merge};
 pub use output::{complete, send_output, stage_output, store_output};
-pub use products::{copy_panels, issue_output, issue_scores, pack_probabilities, scores_by_warp};
+pub use products::{Multiplied, copy_panels, issue_output, issue_scores, pack_probabilities, scores_by_warp};
 pub use softmax::{Rescale, RowState, Scale};
 pub use work::{Coordinates, Rows, Work};

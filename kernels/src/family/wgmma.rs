@@ -4,28 +4,39 @@
 //! `OVERLAP` a consumer issues the scores of the next step before this step's softmax; with `PING_PONG` two consumers
 //! take turns, so that one's softmax runs beside the other's products. With `PERSISTENT` a block takes one query tile after
 //! another, and the producer is ahead by the first keys of the next.
+//!
+//! Where elements have one byte, other warps of the producer's warpgroup [turn](turn::turn) V on its way from one ring to
+//! another.
+
+mod turn;
 
 use core::marker::PhantomData;
 
 use spec::{
     AttentionArgs,
-    layout::{BARRIER, BARRIERS, CHUNK, POSTED, WGMMA_REGISTERS as REGISTERS, WgmmaLayout, panels},
+    layout::{
+        BARRIER, BARRIERS, CHUNK, POSTED, WGMMA_REGISTERS as REGISTERS, WGMMA_TURNING_REGISTERS as TURNING_REGISTERS,
+        WgmmaLayout, panels, words,
+    },
 };
 
 use crate::attention::{
-    Coordinates, Destination, Mask, Rescale, RowState, Scale, Work, complete, copy_panels, finish_scores, issue_output,
-    issue_scores, pack_probabilities, rescale, scores_by_warp, send_output, softmax, softmax_against, stage_output,
+    Coordinates, Destination, Mask, Multiplied, Rescale, RowState, Scale, Work, complete, copy_panels, finish_scores,
+    issue_output, issue_scores, pack_probabilities, rescale, scores_by_warp, send_output, softmax_against,
+    softmax_raised, stage_output,
 };
 use crate::gpu::wgmma::{Accumulator, InFlight, Operand, Product, commit_products, pin, settle};
 use crate::gpu::{
-    HALF_BYTES, Half, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers,
-    opaque, overlap_grids, publish_mbarriers, publish_shared, shrink_registers, sync_block, sync_group, sync_warp,
+    HALF_BYTES, Mbarrier, Shared, TensorMap, any_lane, arrive_group, block_index, grid_blocks, grow_registers, opaque,
+    overlap_grids, publish_mbarriers, publish_shared, shrink_registers, sync_block, sync_group, sync_warp,
     thread_index, uniform,
 };
 use crate::tile::Lane;
 
 /// The family's genes for one entry point; see [`spec::Gene`].
 pub trait Genes {
+    /// Bytes of an element of Q, K and V.
+    const ELEMENT_BYTES: u32;
     /// Columns of Q and K.
     const HEAD_DIM_QK: u32;
     /// Columns of V and O.
@@ -56,7 +67,14 @@ pub trait Genes {
         Self::HEAD_DIM_V,
         Self::STAGES,
         Self::PERSISTENT,
+        Self::ELEMENT_BYTES,
     );
+    /// Words of 16 bits in a row of Q and K.
+    const WORDS_QK: u32 = words(Self::HEAD_DIM_QK, Self::ELEMENT_BYTES);
+    /// Words of 16 bits in a row of V.
+    const WORDS_V: u32 = words(Self::HEAD_DIM_V, Self::ELEMENT_BYTES);
+    /// Whether V is turned before it is multiplied.
+    const TURNED: bool = Self::ELEMENT_BYTES == 1;
     /// Warpgroups that compute.
     const CONSUMERS: u32 = Self::TILE_Q / 64;
     /// How many arrivals say that something is no longer needed: each warp of the consumers speaks for itself.
@@ -125,12 +143,14 @@ struct Block {
     rows_empty: Mbarrier,
     k: Ring,
     v: Ring,
+    /// V as it is copied: the same ring, unless it is turned.
+    copied_v: Ring,
 }
 
 impl Block {
     #[inline(always)]
     fn new<G: Genes>(shared: Shared) -> Self {
-        const { assert!(4 * (G::CONSUMERS + G::STAGES) * BARRIER <= POSTED) };
+        const { assert!((4 * G::CONSUMERS + 6 * G::STAGES) * BARRIER <= POSTED) };
         let barrier = Mbarrier::new(shared);
         let ring = |tiles, tile, first| Ring {
             tiles: shared.at(tiles),
@@ -138,13 +158,16 @@ impl Block {
             full: barrier.at(first),
             empty: barrier.at(first + G::STAGES),
         };
+        let (of_k, of_v) = (4 * G::CONSUMERS, 4 * G::CONSUMERS + 2 * G::STAGES);
+        let of_copied_v = if G::TURNED { of_v + 2 * G::STAGES } else { of_v };
         Self {
             rows: shared.at(BARRIERS),
             posted: shared.at(POSTED),
             rows_full: barrier,
             rows_empty: barrier.at(2 * G::CONSUMERS),
-            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, 4 * G::CONSUMERS),
-            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, 4 * G::CONSUMERS + 2 * G::STAGES),
+            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, of_k),
+            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, of_v),
+            copied_v: ring(G::LAYOUT.copied_v, G::LAYOUT.copied_v_tile, of_copied_v),
         }
     }
 
@@ -159,9 +182,13 @@ impl Block {
         let mut stage = 0;
         while stage < G::STAGES {
             self.k.full.at(stage).init(1);
-            self.v.full.at(stage).init(1);
+            self.v.full.at(stage).init(if G::TURNED { turn::WARPS } else { 1 });
             self.k.empty.at(stage).init(G::CONSUMER_WARPS);
             self.v.empty.at(stage).init(G::CONSUMER_WARPS);
+            if G::TURNED {
+                self.copied_v.full.at(stage).init(1);
+                self.copied_v.empty.at(stage).init(turn::WARPS);
+            }
             stage += 1;
         }
         publish_mbarriers();
@@ -201,21 +228,23 @@ impl Block {
 }
 
 // A wait for more registers than the block was launched with, less what the producer keeps, would never end.
-const _: () = {
+const fn check_registers(registers: &[(u32, u32)]) {
     let mut consumers = 1;
-    while consumers <= REGISTERS.len() as u32 {
-        let (producer, consumer) = REGISTERS[consumers as usize - 1];
+    while consumers <= registers.len() as u32 {
+        let (producer, consumer) = registers[consumers as usize - 1];
         let warpgroups = consumers + 1;
         let launched = 64 * 1024 / (warpgroups * 128) / 8 * 8;
         assert!(producer + consumers * consumer <= warpgroups * launched);
         consumers += 1;
     }
-};
+}
+const _: () = check_registers(&REGISTERS);
+const _: () = check_registers(&TURNING_REGISTERS);
 
-/// One block's attention. A key tile fills `KV8` x 8 columns of scores and `KV16` x 16 rows of V, head_dim_v `V8` x 8.
-/// The three tensor maps are Q's, K's and V's.
+/// One block's attention. A key tile fills `KV8` x 8 columns of scores and `STEPS` x 32 bytes of the second product's depth,
+/// head_dim_v `V8` x 8. The three tensor maps are Q's, K's and V's.
 #[inline(always)]
-pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
+pub fn attention<E: Multiplied, G: Genes, const KV8: usize, const STEPS: usize, const V8: usize>(
     args: &AttentionArgs,
     maps: [TensorMap; 3],
 ) where
@@ -236,23 +265,35 @@ pub fn attention<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V
         overlap_grids();
     }
     if warpgroup == G::CONSUMERS {
-        match G::CONSUMERS {
-            1 => shrink_registers::<{ REGISTERS[0].0 }>(),
-            2 => shrink_registers::<{ REGISTERS[1].0 }>(),
-            3 => shrink_registers::<{ REGISTERS[2].0 }>(),
-            _ => shrink_registers::<{ REGISTERS[3].0 }>(),
+        match (G::CONSUMERS, G::TURNED) {
+            (1, false) => shrink_registers::<{ REGISTERS[0].0 }>(),
+            (2, false) => shrink_registers::<{ REGISTERS[1].0 }>(),
+            (3, false) => shrink_registers::<{ REGISTERS[2].0 }>(),
+            (_, false) => shrink_registers::<{ REGISTERS[3].0 }>(),
+            (1, true) => shrink_registers::<{ TURNING_REGISTERS[0].0 }>(),
+            (2, true) => shrink_registers::<{ TURNING_REGISTERS[1].0 }>(),
+            (_, true) => shrink_registers::<{ TURNING_REGISTERS[2].0 }>(),
         }
         if thread == G::CONSUMERS * 128 {
             produce::<G>(args, &block, maps);
         }
-    } else {
-        match G::CONSUMERS {
-            1 => grow_registers::<{ REGISTERS[0].1 }>(),
-            2 => grow_registers::<{ REGISTERS[1].1 }>(),
-            3 => grow_registers::<{ REGISTERS[2].1 }>(),
-            _ => grow_registers::<{ REGISTERS[3].1 }>(),
+        if G::TURNED {
+            let warp = uniform(thread / 32 % 4);
+            if warp > 0 {
+                turn::turn::<G, STEPS>(args, &block, warp - 1, thread % 32);
+            }
         }
-        consume::<E, G, KV8, KV16, V8>(args, &block, warpgroup, thread % 128);
+    } else {
+        match (G::CONSUMERS, G::TURNED) {
+            (1, false) => grow_registers::<{ REGISTERS[0].1 }>(),
+            (2, false) => grow_registers::<{ REGISTERS[1].1 }>(),
+            (3, false) => grow_registers::<{ REGISTERS[2].1 }>(),
+            (_, false) => grow_registers::<{ REGISTERS[3].1 }>(),
+            (1, true) => grow_registers::<{ TURNING_REGISTERS[0].1 }>(),
+            (2, true) => grow_registers::<{ TURNING_REGISTERS[1].1 }>(),
+            (_, true) => grow_registers::<{ TURNING_REGISTERS[2].1 }>(),
+        }
+        consume::<E, G, KV8, STEPS, V8>(args, &block, warpgroup, thread % 128);
     }
 }
 
@@ -331,7 +372,7 @@ impl Tiles {
 fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap; 3]) {
     let mut tiles = Tiles::of_this_block::<G>(args);
     loop {
-        let work = Work::of(tiles.next, args, G::TILE_Q, HALF_BYTES);
+        let work = Work::of(tiles.next, args, G::TILE_Q, G::ELEMENT_BYTES);
         let tile = tiles.take::<G>(args, |_| work.coordinates());
         let Tile { steps, mut slot, place, .. } = tile;
         let mut consumer = 0;
@@ -345,7 +386,7 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
             let full = block.rows_full.at(barrier);
             let to = block.rows_of::<G>(place, consumer);
             let row = work.first_row + tile.first_row::<G>(consumer);
-            copy_panels(q, to, full, [work.batch, work.head, row], 64, G::HEAD_DIM_QK);
+            copy_panels(q, to, full, [work.batch, work.head, row], 64, G::WORDS_QK);
             consumer += 1;
         }
         let mut step = 0;
@@ -369,17 +410,17 @@ fn fill<G: Genes>(block: &Block, work: &Work, k: TensorMap, v: TensorMap, slot: 
     // Beyond all rows, what arrives is zeros, and no memory is touched.
     let row = if work.keys() == 0 { NO_ROW } else { step * G::TILE_KV };
     let from = [work.batch, work.head_kv, row];
-    for (ring, map, head_dim) in [(&block.k, k, G::HEAD_DIM_QK), (&block.v, v, G::HEAD_DIM_V)] {
+    for (ring, map, words) in [(&block.k, k, G::WORDS_QK), (&block.copied_v, v, G::WORDS_V)] {
         // The phase before the first is over from the start.
         ring.empty.at(slot.stage).wait(slot.parity ^ 1);
         let full = ring.full.at(slot.stage);
-        copy_panels(map, ring.at(slot), full, from, G::TILE_KV, head_dim);
+        copy_panels(map, ring.at(slot), full, from, G::TILE_KV, words);
     }
 }
 
 /// A consumer: 64 query rows of each tile.
 #[inline(always)]
-fn consume<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usize>(
+fn consume<E: Multiplied, G: Genes, const KV8: usize, const STEPS: usize, const V8: usize>(
     args: &AttentionArgs,
     block: &Block,
     consumer: u32,
@@ -394,7 +435,7 @@ fn consume<E: Half, G: Genes, const KV8: usize, const KV16: usize, const V8: usi
     }
     let posted = |place| block.take_rows::<G>(place, consumer);
     let mut tiles = Tiles::of_this_block::<G>(args);
-    let mut rows = Consumer::<G, KV16, V8>::new(args, block, consumer, thread, tiles.take::<G>(args, posted));
+    let mut rows = Consumer::<G, STEPS, V8>::new(args, block, consumer, thread, tiles.take::<G>(args, posted));
     if G::OVERLAP {
         let scores = rows.issue_scores::<E, KV8>();
         rows.first_softmax::<E, KV8>(scores.wait(0));
@@ -434,7 +475,7 @@ struct Done {
 }
 
 /// What a consumer carries through the steps.
-struct Consumer<'a, G, const KV16: usize, const V8: usize> {
+struct Consumer<'a, G, const STEPS: usize, const V8: usize> {
     block: &'a Block,
     tile: Tile,
     consumer: u32,
@@ -447,12 +488,12 @@ struct Consumer<'a, G, const KV16: usize, const V8: usize> {
     states: [RowState; 2],
     output: Accumulator<V8>,
     /// With `OVERLAP`, those of the last step, whose product is still to come.
-    probabilities: [Operand; KV16],
+    probabilities: [Operand; STEPS],
     slot: Slot,
     genes: PhantomData<G>,
 }
 
-impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8> {
+impl<'a, G: Genes, const STEPS: usize, const V8: usize> Consumer<'a, G, STEPS, V8> {
     #[inline(always)]
     fn new(args: &AttentionArgs, block: &'a Block, consumer: u32, thread: u32, tile: Tile) -> Self {
         Self {
@@ -465,7 +506,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
             scale: Scale::new(args.scale_log2),
             states: [RowState::EMPTY; 2],
             output: Accumulator::ZERO,
-            probabilities: [[0; 4]; KV16],
+            probabilities: [[0; 4]; STEPS],
             slot: tile.slot,
             genes: PhantomData,
         }
@@ -480,9 +521,11 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// Leaves what the steps came to in shared memory.
     #[inline(always)]
-    fn done<E: Half>(&self) -> Done {
+    fn done<E: Multiplied>(&self) -> Done {
         let (place, states) = (self.tile.place, complete(self.states));
-        stage_output::<E, V8>(&self.output.values, states, G::HEAD_DIM_V, self.staging(place), self.lane);
+        stage_output::<E::Output, V8>(&self.output.values, states, G::HEAD_DIM_V, self.staging(place), self.lane);
+        let lowered = 1.0 / (1u32 << E::RAISED) as f32;
+        let states = states.map(|state| RowState { sum: state.sum * lowered, ..state });
         Done { place, first_row: self.first_row(), states }
     }
 
@@ -521,7 +564,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// The tile's steps. This consumer's rows may see nothing in the last ones, which it passes over.
     #[inline(always)]
-    fn all_steps<E: Half, const KV8: usize>(&mut self)
+    fn all_steps<E: Multiplied, const KV8: usize>(&mut self)
     where
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
@@ -589,7 +632,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
     /// Softmax of a step's scores, and the release of `slot`, which holds the step's K. Returns what the output so far must
     /// be multiplied by.
     #[inline(always)]
-    fn softmax<E: Half, const KV8: usize, const MASKED: bool>(
+    fn softmax<E: Multiplied, const KV8: usize, const MASKED: bool>(
         &mut self,
         scores: &mut [[f32; 4]; KV8],
         step: u32,
@@ -605,12 +648,12 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         } else {
             if again {
                 let k = self.block.k.at(slot);
-                *scores = scores_by_warp::<E, KV8>(self.q(), k, self.warp_row, G::HEAD_DIM_QK, self.lane);
+                *scores = scores_by_warp::<E, KV8>(self.q(), k, self.warp_row, G::WORDS_QK, self.lane);
                 // All lanes have read before one of them lets K go.
                 sync_warp();
                 self.finish_scores::<KV8, MASKED>(scores, step);
             }
-            let corrections = softmax(scores, &mut self.states, &self.scale, G::EXP_POLY);
+            let corrections = softmax_raised(scores, &mut self.states, &self.scale, G::EXP_POLY, E::RAISED);
             let needed = !matches!(G::RESCALE, Rescale::WhenNew) || any_lane(corrections != [1.0; 2]);
             if needed { Some(corrections) } else { None }
         };
@@ -639,7 +682,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// Scores, softmax, output, one after the other.
     #[inline(always)]
-    fn plain_step<E: Half, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
+    fn plain_step<E: Multiplied, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
     where
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
@@ -647,34 +690,34 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         let mut scores = self.issue_scores::<E, KV8>().wait(0);
         let corrections = self.softmax::<E, KV8, MASKED>(&mut scores.values, step, self.slot);
         self.rescale(corrections);
-        self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+        self.probabilities = pack_probabilities::<E, KV8, STEPS>(&scores.values);
         self.add_output::<E>();
         self.slot = self.slot.next(G::STAGES);
     }
 
     /// Issues the current slot's scores.
     #[inline(always)]
-    fn issue_scores<E: Half, const KV8: usize>(&self) -> InFlight<E, KV8>
+    fn issue_scores<E: Multiplied, const KV8: usize>(&self) -> InFlight<E, KV8>
     where
         InFlight<E, KV8>: Product<KV8>,
     {
         let k = self.block.k.wait_full(self.slot);
         let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
-        issue_scores(&mut scores, self.q(), k, G::HEAD_DIM_QK);
+        issue_scores(&mut scores, self.q(), k, G::WORDS_QK);
         commit_products();
         scores
     }
 
     /// The softmax of the first step.
     #[inline(always)]
-    fn first_softmax<E: Half, const KV8: usize>(&mut self, mut scores: Accumulator<KV8>) {
+    fn first_softmax<E: Multiplied, const KV8: usize>(&mut self, mut scores: Accumulator<KV8>) {
         self.softmax::<E, KV8, true>(&mut scores.values, 0, self.slot);
-        self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+        self.probabilities = pack_probabilities::<E, KV8, STEPS>(&scores.values);
     }
 
     /// Adds the product of the probabilities and the current slot's V.
     #[inline(always)]
-    fn add_output<E: Half>(&mut self)
+    fn add_output<E: Multiplied>(&mut self)
     where
         InFlight<E, V8>: Product<V8>,
     {
@@ -689,7 +732,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
 
     /// Issues this step's scores and the last step's output, then runs this step's softmax beside the latter.
     #[inline(always)]
-    fn overlapped_step<E: Half, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
+    fn overlapped_step<E: Multiplied, const KV8: usize, const MASKED: bool>(&mut self, step: u32)
     where
         InFlight<E, KV8>: Product<KV8>,
         InFlight<E, V8>: Product<V8>,
@@ -703,7 +746,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         pin(&mut self.probabilities);
         let mut products = self.output.begin::<E>();
         let mut scores = Accumulator::<KV8>::ZERO.begin::<E>();
-        issue_scores(&mut scores, self.q(), k, G::HEAD_DIM_QK);
+        issue_scores(&mut scores, self.q(), k, G::WORDS_QK);
         commit_products();
         issue_output(&mut products, &self.probabilities, self.block.v.wait_full(last));
         commit_products();
@@ -719,7 +762,7 @@ impl<'a, G: Genes, const KV16: usize, const V8: usize> Consumer<'a, G, KV16, V8>
         self.output = products.wait(0);
         pin(&mut scores.values);
         self.block.v.release(last, self.lead);
-        self.probabilities = pack_probabilities::<E, KV8, KV16>(&scores.values);
+        self.probabilities = pack_probabilities::<E, KV8, STEPS>(&scores.values);
         self.rescale(corrections);
     }
 }

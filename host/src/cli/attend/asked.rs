@@ -155,6 +155,7 @@ impl Asked {
                 Dtype::F16 => FileDtype::F16,
                 Dtype::Bf16 => FileDtype::BF16,
                 Dtype::F32 => FileDtype::F32,
+                Dtype::E4m3 => FileDtype::F8_E4M3,
             };
             let wide = array.dtype == FileDtype::F32;
             ensure!(wide || array.dtype == own, "bias is {array}; {own:?}, as Q, or F32 is needed");

@@ -61,6 +61,7 @@ impl Shape {
             Dtype::F16 => "float16",
             Dtype::Bf16 => "bfloat16",
             Dtype::F32 => "float32",
+            Dtype::E4m3 => "float8_e4m3fn",
         };
         Self {
             b: batch,
