@@ -152,7 +152,7 @@ const KERNELS: [(&str, &str, u32, Dtype); 25] = [
     ),
     (
         "wgmma-128-e4m3-overlapped",
-        "wgmma:tile_q=128,tile_kv=128,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=1,ping_pong=0,lazy_rescale=1,block_order=4,persistent=1",
+        "wgmma:tile_q=192,tile_kv=96,kv_split=1,cluster=1,stages=2,exp_poly=0,overlap=1,ping_pong=0,lazy_rescale=1,block_order=4,persistent=1",
         128,
         Dtype::E4m3,
     ),

@@ -90,18 +90,21 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     variant(Family::Wgmma, &genes)
 }
 
-/// The widest key tile that leaves the shared memory to turn the next V meanwhile.
+/// The widest key tiles that shared memory has room for, with the turned V beside the copied one; where query tiles are many and no
+/// rows of them see less than others, three consumers, which are faster than that.
 fn e4m3(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     let multiprocessors = u64::from(limits.multiprocessors);
     if tiles(problem, 128) * 4 < multiprocessors * 3 {
         return None;
     }
+    let many = tiles(problem, 192) >= multiprocessors * 4;
+    let (tile_q, tile_kv, lazy_rescale) = if many && problem.mask == Mask::Full { (192, 96, 1) } else { (128, 192, 0) };
     let genes = [
-        (Gene::TileQ, 128),
-        (Gene::TileKv, 128),
+        (Gene::TileQ, tile_q),
+        (Gene::TileKv, tile_kv),
         (Gene::Stages, 2),
         (Gene::Overlap, 1),
-        (Gene::LazyRescale, 1),
+        (Gene::LazyRescale, lazy_rescale),
         (Gene::Persistent, 1),
     ];
     variant(Family::Wgmma, &genes)
@@ -109,14 +112,8 @@ fn e4m3(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
 
 /// For query tiles that would leave multiprocessors idle.
 fn e4m3_few(early: u16) -> Option<Variant> {
-    let genes = [
-        (Gene::TileQ, 64),
-        (Gene::TileKv, 128),
-        (Gene::Stages, 2),
-        (Gene::Overlap, 1),
-        (Gene::LazyRescale, 1),
-        (Gene::EarlyLaunch, early),
-    ];
+    let genes =
+        [(Gene::TileQ, 64), (Gene::TileKv, 160), (Gene::Stages, 2), (Gene::Overlap, 1), (Gene::EarlyLaunch, early)];
     variant(Family::Wgmma, &genes)
 }
 
@@ -370,11 +367,13 @@ mod tests {
             let variants: std::vec::Vec<_> = defaults(problem, &DeviceLimits::of(sm)).collect();
             variants
         };
-        for (batch, seqlen, rows) in [(1, 1, 64), (1, 512, 64), (4, 4096, 128)] {
+        for (batch, seqlen, rows) in [(1, 1, 64), (1, 512, 64), (2, 2048, 128), (4, 4096, 192)] {
             let problem = Problem::new(batch, 16, seqlen, 128, Dtype::E4m3);
             let first = variants(&problem, Sm::Sm90a)[0];
             assert_eq!((first.family(), first.value(Gene::TileQ)), (Family::Wgmma, rows), "{problem}");
             assert!(variants(&problem, Sm::Sm80).is_empty());
+            let causal = problem.with_mask(Mask::Causal(Align::BottomRight));
+            assert_eq!(variants(&causal, Sm::Sm90a)[0].value(Gene::TileQ), rows.min(128), "{causal}");
         }
     }
 

@@ -20,7 +20,7 @@ impl TensorCore {
     fn of(dtype: Dtype) -> Self {
         match dtype {
             Dtype::F16 | Dtype::Bf16 | Dtype::F32 => Self { depth: 16, unit: (-23f64).exp2() },
-            // Hopper's keep 13 bits of fraction: arXiv 2411.10958, section 3.4, and 2412.19437, section 3.3.2.
+            // Hopper's keep 13 bits of fraction: arXiv 2411.10958 and 2412.19437.
             Dtype::E4m3 => Self { depth: 32, unit: (-13f64).exp2() },
         }
     }
