@@ -30,6 +30,12 @@ impl TensorCore {
     fn error(&self, products: u32) -> f64 {
         f64::from(2 + products.div_ceil(self.depth)) * self.unit
     }
+
+    /// What a long sum may lose besides, relative to the largest that it is on its way: each product is cut off to the unit of the sum so
+    /// far, which is half of the largest on average, by half of it on average. Products of both signs lose to both sides.
+    fn cut_off(&self, products: u32, one_sided: f64) -> f64 {
+        self.error(products) + (one_sided / 4.0 + f64::from(products).sqrt()) * self.unit
+    }
 }
 
 /// What one row may be off by.
@@ -59,7 +65,10 @@ impl RowBudget {
             Dtype::F16 | Dtype::Bf16 | Dtype::F32 => (0.0, 0.0),
             Dtype::E4m3 => {
                 let keys = case.problem.visible_keys(expected.row.row).len() as u32;
-                (number::ulp(Dtype::E4m3, 1.0) * expected.spread, cores.error(keys) * expected.partial)
+                (
+                    number::ulp(Dtype::E4m3, 1.0) * expected.spread,
+                    cores.cut_off(keys, expected.one_sided) * expected.partial,
+                )
             }
         };
         let weights = 2.0 * scores * expected.weight + small + sum;

@@ -13,6 +13,7 @@ pub(super) struct Exact {
     pub(super) values: f64,
     pub(super) spread: f64,
     pub(super) partial: f64,
+    pub(super) one_sided: f64,
     pub(super) score: f64,
 }
 
@@ -29,7 +30,7 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
     let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
     let sum: f64 = weights.iter().sum::<f64>() + if sink == f64::NEG_INFINITY { 0.0 } else { (sink - max).exp() };
 
-    let [mut o, mut magnitudes, mut values, mut squares] = [(); 4].map(|()| vec![0.0; dim_v]);
+    let [mut o, mut magnitudes, mut values, mut squares, mut signs] = [(); 5].map(|()| vec![0f64; dim_v]);
     let mut partial = 0f64;
     for (weight, key) in weights.iter().zip(&keys) {
         let weight = weight / sum;
@@ -39,6 +40,7 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
                 magnitudes[d] += weight * f64::from(v.abs());
                 values[d] += f64::from(v.abs());
                 squares[d] += (weight * f64::from(*v)).powi(2);
+                signs[d] += if *v == 0.0 { 0.0 } else { f64::from(v.signum()) };
                 partial = partial.max(o[d].abs());
             }
         }
@@ -52,6 +54,7 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
         values: values.into_iter().fold(0.0, f64::max),
         spread: squares.into_iter().fold(0.0, f64::max).sqrt(),
         partial,
+        one_sided: signs.into_iter().fold(0.0, |most, sum| most.max(sum.abs())),
         score: scale.abs() * dot(q, q).sqrt() * largest_key + logits.magnitude(),
     }
 }
@@ -95,6 +98,7 @@ mod tests {
         assert!((second.weight - (1.0 + 3.0 * e2) / (1.0 + e2)).abs() < 1e-15);
         assert_eq!(second.score, 2.0);
         assert!((second.partial - second.o[0].abs()).abs() < 1e-15);
+        assert_eq!((first.one_sided, second.one_sided), (1.0, 0.0));
         assert!((second.spread - (1.0 + 9.0 * e2 * e2).sqrt() / (1.0 + e2)).abs() < 1e-15);
     }
 

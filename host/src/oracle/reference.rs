@@ -35,6 +35,8 @@ pub struct Expected {
     pub spread: f64,
     /// `max_d max_n |sum_(j < n) p[j] v[j,d]|`.
     pub partial: f64,
+    /// `max_d |sum_j sign(v[j,d])|`.
+    pub one_sided: f64,
     /// `|scale| |q| max_j |k[j]|`, which no score exceeds, and the largest of what features add to them.
     pub score: f64,
 }
@@ -134,6 +136,7 @@ impl Head {
             values: exact.values,
             spread: exact.spread,
             partial: exact.partial,
+            one_sided: exact.one_sided,
             score: exact.score,
         }
     }
