@@ -32,7 +32,7 @@
 //! * `(n[r] / 4 + sqrt(keys) + 2 + ceil(keys / 32)) 2^-13 max_d max_n |sum_(j < n) p[j] v[j,d]|`, with `n[r] = max_d |sum_j sign(v[j,d])|`:
 //!   so much may be cut off the sum over the keys, relative to the largest that it is on its way; it counts in the last line too.
 //!   Each product is cut off on its own, to the unit of the sum so far, which is half of the largest on average, by half of it on
-//!   average. An H200 lost 9.4 % of a sum of 4096 products of one sign; this allows 15 %.
+//!   average. An H200 lost 9.4 % of a sum of 4096 products of one sign (records/tests/h200-2026-11-29-fp8); this allows 15 %.
 //! * `2^-3 max_d sqrt(sum_j (p[j] v[j,d])^2)`: a weight is off by up to `2^-4` of it, each in its own way. Which way depends on the
 //!   maximum that the weight is relative to, which is another in a kernel than in the reference; where few weights count, the
 //!   reference may have none to round. This is five times the deviation of such a sum, and as much as four equal ones can be off by;
