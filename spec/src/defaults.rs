@@ -90,21 +90,21 @@ fn wgmma(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     variant(Family::Wgmma, &genes)
 }
 
-/// The widest key tiles that shared memory has room for, with the turned V beside the copied one; where query tiles are many and no
-/// rows of them see less than others, three consumers, which are faster than that.
+/// The widest key tiles that shared memory has room for with the turned V and the sums; where query tiles are many
+/// and no rows of them see less than others, three consumers, which are faster than that.
 fn e4m3(problem: &Problem, limits: &DeviceLimits) -> Option<Variant> {
     let multiprocessors = u64::from(limits.multiprocessors);
     if tiles(problem, 128) * 4 < multiprocessors * 3 {
         return None;
     }
     let many = tiles(problem, 192) >= multiprocessors * 4;
-    let (tile_q, tile_kv, lazy_rescale) = if many && problem.mask == Mask::Full { (192, 96, 1) } else { (128, 192, 0) };
+    let (tile_q, tile_kv) = if many && problem.mask == Mask::Full { (192, 96) } else { (128, 160) };
     let genes = [
         (Gene::TileQ, tile_q),
         (Gene::TileKv, tile_kv),
         (Gene::Stages, 2),
         (Gene::Overlap, 1),
-        (Gene::LazyRescale, lazy_rescale),
+        (Gene::LazyRescale, 1),
         (Gene::Persistent, 1),
     ];
     variant(Family::Wgmma, &genes)

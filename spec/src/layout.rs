@@ -149,11 +149,15 @@ pub const WGMMA_REGISTERS: [(u32, u32); 4] = [(56, 240), (24, 240), (32, 160), (
 /// The same where the copying warpgroup turns V, for 1 to 3.
 pub const WGMMA_TURNING_REGISTERS: [(u32, u32); 3] = [(56, 240), (40, 232), (56, 152)];
 
+/// Keys over which tensor cores add up products of one-byte elements, in whole tiles: their sums keep few bits, so that longer ones
+/// are put together in fp32.
+pub const SUMMED_KEYS: u32 = 1024;
+
 /// Shared memory of the `wgmma` family when one warpgroup copies for those that compute: barriers, Q, a ring of K tiles,
-/// one of V tiles, and another of V tiles as they are copied, if they are turned before they are multiplied.
+/// one of V tiles, and for elements of one byte another of V tiles as they are copied, before they are turned, and sums in fp32.
 ///
-/// Each consumer's 64 rows have a place of their own, for Q and then for O on its way out. Persistent blocks have two of
-/// them where there is the memory, so that the next Q comes meanwhile.
+/// Each consumer's 64 rows have a place of their own, for Q and then for O on its way out, which leaves from the sums where
+/// there are any. Persistent blocks have two of them where there is the memory, so that the next Q comes meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WgmmaLayout {
     /// Size of a consumer's place; they start at [`BARRIERS`].
@@ -174,6 +178,12 @@ pub struct WgmmaLayout {
     pub copied_v: u32,
     /// Size of such a V tile.
     pub copied_v_tile: u32,
+    /// Tiles of that ring: one, if V is turned, since turning it is quick.
+    pub copied_stages: u32,
+    /// Start of the consumers' sums, if there are any.
+    pub sums: u32,
+    /// Size of a consumer's sums and the maxima that they are relative to.
+    pub sums_rows: u32,
     /// All of it.
     pub bytes: u32,
 }
@@ -194,16 +204,33 @@ impl WgmmaLayout {
         let copied_v_tile = panels(tile_kv, words(head_dim_v, element_bytes));
         let turned = element_bytes < WORD;
         let v_tile = if turned { panels(head_dim_v, words(tile_kv, element_bytes)) } else { copied_v_tile };
-        // Elements of O have 16 bits, whatever those of Q have.
-        let rows = max(panels(64, words(head_dim_qk, element_bytes)), panels(64, head_dim_v));
+        let q = panels(64, words(head_dim_qk, element_bytes));
+        // A lane has two rows' maxima beside its sums.
+        let (rows, sums_rows) =
+            if turned { (q, 64 * head_dim_v * 4 + 128 * 8) } else { (max(q, panels(64, head_dim_v)), 0) };
         let tile = tile_q / 64 * rows;
-        let copied = k_tile + if turned { copied_v_tile } else { 0 };
-        let rest = BARRIERS + stages * (copied + v_tile);
+        let copied_stages = if turned { 1 } else { stages };
+        let copied = if turned { copied_stages * copied_v_tile } else { 0 };
+        let rest = BARRIERS + stages * (k_tile + v_tile) + copied + tile_q / 64 * sums_rows;
         let places = if persistent && rest + 2 * tile <= DeviceLimits::H100.shared_bytes_per_block { 2 } else { 1 };
         let k = BARRIERS + places * tile;
         let v = k + stages * k_tile;
         let copied_v = if turned { v + stages * v_tile } else { v };
-        Self { rows, tile, places, k, k_tile, v, v_tile, copied_v, copied_v_tile, bytes: rest + places * tile }
+        Self {
+            rows,
+            tile,
+            places,
+            k,
+            k_tile,
+            v,
+            v_tile,
+            copied_v,
+            copied_v_tile,
+            copied_stages,
+            sums: copied_v + copied_stages * copied_v_tile,
+            sums_rows,
+            bytes: rest + places * tile,
+        }
     }
 }
 

@@ -720,8 +720,8 @@ mod tests {
         };
         let problem = Problem::new(1, 8, 512, 128, Dtype::E4m3);
         let geometry = legal(&problem, &variant(WGMMA), &DeviceLimits::H100).unwrap();
-        // Q or O of 2 x 64 rows; K, V and V turned twice, each of 128 rows of 128 bytes.
-        assert_eq!(geometry.shared_bytes, 1024 + 128 * 256 + 3 * 2 * 128 * 128);
+        // Q; K and V turned twice, and V once, each of 128 rows of 128 bytes; sums of 128 rows in fp32, and two maxima a thread.
+        assert_eq!(geometry.shared_bytes, 1024 + 128 * 128 + 5 * 128 * 128 + 128 * 128 * 4 + 256 * 8);
         assert_eq!(refusal(&problem, MMA), "family mma takes no e4m3; wgmma does");
         assert_eq!(
             refusal(&Problem::new(1, 8, 512, 64, Dtype::E4m3), WGMMA),

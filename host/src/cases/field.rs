@@ -1,6 +1,6 @@
 //! Small inputs on which attention kernels elsewhere failed, as publicly reported.
 
-use spec::{Align, Mask, Problem};
+use spec::{Align, Dtype, Mask, Problem};
 
 use super::{Case, Distribution, Layout, table::plain};
 
@@ -44,6 +44,10 @@ pub(super) fn cases(like: &Problem, large: bool) -> Vec<Case> {
         // NPU #120: one row more than keys, and many.
         case("one-row-too-many", [1, 2, 1], [66, 65], CAUSAL, Normal),
     ];
+    if like.dtype == Dtype::E4m3 {
+        // arXiv 2411.10958, 2412.19437: sums of products of one byte keep 13 bits; several spans of them.
+        cases.push(case("sums-of-spans", [1, 2, 1], [70, 3300], CAUSAL, Normal));
+    }
     // flash-attention #1745, #2374, flashinfer #1029: NaN in a cache after the keys in use.
     for used in [32, 48, 64, 96] {
         let problem = Layout::Capacity.of(&plain(like, [2, 2, 1], [3, used], CAUSAL));

@@ -1,6 +1,6 @@
 //! Attention in fp64, written to be read.
 
-use spec::Problem;
+use spec::{Problem, layout::SUMMED_KEYS};
 
 use super::logits::Logits;
 use super::reference::Head;
@@ -17,6 +17,27 @@ pub(super) struct Exact {
     pub(super) score: f64,
 }
 
+/// A sum over so many keys as are summed at a time.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    sum: f64,
+    /// The largest that its magnitude has been.
+    largest: f64,
+    /// Sum of the terms' signs.
+    signs: f64,
+}
+
+impl Span {
+    /// Adds a term. Says by how much the largest has grown.
+    fn add(&mut self, term: f64) -> f64 {
+        self.sum += term;
+        self.signs += if term == 0.0 { 0.0 } else { term.signum() };
+        let before = self.largest;
+        self.largest = before.max(self.sum.abs());
+        self.largest - before
+    }
+}
+
 /// One row, of values that are finite; the others count as zero.
 pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>) -> Exact {
     let (dim_qk, dim_v) = (problem.head_dim_qk as usize, problem.head_dim_v as usize);
@@ -30,18 +51,22 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
     let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
     let sum: f64 = weights.iter().sum::<f64>() + if sink == f64::NEG_INFINITY { 0.0 } else { (sink - max).exp() };
 
-    let [mut o, mut magnitudes, mut values, mut squares, mut signs] = [(); 5].map(|()| vec![0f64; dim_v]);
-    let mut partial = 0f64;
-    for (weight, key) in weights.iter().zip(&keys) {
+    let [mut o, mut magnitudes, mut values, mut squares] = [(); 4].map(|()| vec![0f64; dim_v]);
+    let (mut spans, mut partials) = (vec![Span::default(); dim_v], vec![0f64; dim_v]);
+    let mut one_sided = 0f64;
+    for (n, (weight, key)) in weights.iter().zip(&keys).enumerate() {
         let weight = weight / sum;
+        if n % SUMMED_KEYS as usize == 0 {
+            spans.fill(Span::default());
+        }
         for (d, v) in v(*key).iter().enumerate() {
             if v.is_finite() {
                 o[d] += weight * f64::from(*v);
                 magnitudes[d] += weight * f64::from(v.abs());
                 values[d] += f64::from(v.abs());
                 squares[d] += (weight * f64::from(*v)).powi(2);
-                signs[d] += if *v == 0.0 { 0.0 } else { f64::from(v.signum()) };
-                partial = partial.max(o[d].abs());
+                partials[d] += spans[d].add(weight * f64::from(*v));
+                one_sided = one_sided.max(spans[d].signs.abs());
             }
         }
     }
@@ -53,8 +78,8 @@ pub(super) fn row(problem: &Problem, head: &Head, q: &[f32], logits: &Logits<'_>
         weight: magnitudes.into_iter().fold(0.0, f64::max),
         values: values.into_iter().fold(0.0, f64::max),
         spread: squares.into_iter().fold(0.0, f64::max).sqrt(),
-        partial,
-        one_sided: signs.into_iter().fold(0.0, |most, sum| most.max(sum.abs())),
+        partial: partials.into_iter().fold(0.0, f64::max),
+        one_sided,
         score: scale.abs() * dot(q, q).sqrt() * largest_key + logits.magnitude(),
     }
 }
@@ -98,8 +123,27 @@ mod tests {
         assert!((second.weight - (1.0 + 3.0 * e2) / (1.0 + e2)).abs() < 1e-15);
         assert_eq!(second.score, 2.0);
         assert!((second.partial - second.o[0].abs()).abs() < 1e-15);
-        assert_eq!((first.one_sided, second.one_sided), (1.0, 0.0));
+        assert_eq!((first.one_sided, second.one_sided), (1.0, 1.0));
         assert!((second.spread - (1.0 + 9.0 * e2 * e2).sqrt() / (1.0 + e2)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn sums_are_followed_by_spans() {
+        let keys = 2 * SUMMED_KEYS;
+        let problem = Problem::new(1, 1, 1, 8, Dtype::E4m3).with_seqlens(1, keys);
+        let of = |v: fn(u32) -> f32| {
+            let head = Head { k: vec![0.0; 8 * keys as usize], v: (0..8 * keys).map(|i| v(i / 8)).collect() };
+            row(&problem, &head, &[0.0; 8], &logits(&problem, &Extras::default(), 0))
+        };
+        let equal = of(|_| 3.0);
+        assert_eq!(equal.one_sided, f64::from(SUMMED_KEYS));
+        assert!((equal.partial - 3.0).abs() < 1e-9);
+        // What one span adds the next takes away.
+        let opposed = of(|key| if key < SUMMED_KEYS { 3.0 } else { -3.0 });
+        assert!(opposed.o[0].abs() < 1e-9 && (opposed.partial - 3.0).abs() < 1e-9);
+        let alternating = of(|key| if key % 2 == 0 { 3.0 } else { -3.0 });
+        assert_eq!(alternating.one_sided, 1.0);
+        assert!((alternating.partial - 2.0 * 3.0 / f64::from(keys)).abs() < 1e-9);
     }
 
     #[test]

@@ -29,10 +29,11 @@
 //! For e4m3, tensor cores take 32 products at a time and keep 13 bits of a sum: `s[r]` has 32 and `2^-13` in the place of 16 and
 //! `2^-23`. The first line has two more terms on its right:
 //!
-//! * `(n[r] / 4 + sqrt(keys) + 2 + ceil(keys / 32)) 2^-13 max_d max_n |sum_(j < n) p[j] v[j,d]|`, with `n[r] = max_d |sum_j sign(v[j,d])|`:
-//!   so much may be cut off the sum over the keys, relative to the largest that it is on its way; it counts in the last line too.
-//!   Each product is cut off on its own, to the unit of the sum so far, which is half of the largest on average, by half of it on
-//!   average. An H200 lost 9.4 % of a sum of 4096 products of one sign (records/tests/h200-2026-11-29-fp8); this allows 15 %.
+//! * `(n[r] / 4 + sqrt(m) + 2 + ceil(m / 32)) 2^-13 max_d sum_c max_n |sum_(j in c, j < n) p[j] v[j,d]|`, over spans `c` of
+//!   `m` = 1024 keys, or all if they are fewer, and with `n[r] = max_d max_c |sum_(j in c) sign(v[j,d])|` on its way: so much may be cut off
+//!   the sum over a span, relative to the largest that it is on its way; it counts in the last line too. Each product is cut off on
+//!   its own, to the unit of the sum so far, which is half of the largest on average, by half of it on average. Sums of all 4096
+//!   products of one sign lost 9.4 % on an H200 (records/tests/h200-2026-11-29-fp8), which is why kernels put those of a span aside.
 //! * `2^-3 max_d sqrt(sum_j (p[j] v[j,d])^2)`: a weight is off by up to `2^-4` of it, each in its own way. Which way depends on the
 //!   maximum that the weight is relative to, which is another in a kernel than in the reference; where few weights count, the
 //!   reference may have none to round. This is five times the deviation of such a sum, and as much as four equal ones can be off by;

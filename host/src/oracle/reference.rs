@@ -33,9 +33,9 @@ pub struct Expected {
     pub values: f64,
     /// `max_d sqrt(sum_j (p[j] v[j,d])^2)`.
     pub spread: f64,
-    /// `max_d max_n |sum_(j < n) p[j] v[j,d]|`.
+    /// `max_d sum_c max_n |sum_(j in c, j < n) p[j] v[j,d]|`, by spans `c` of [`SUMMED_KEYS`](spec::layout::SUMMED_KEYS) keys.
     pub partial: f64,
-    /// `max_d |sum_j sign(v[j,d])|`.
+    /// `max_d max_c max_n |sum_(j in c, j < n) sign(v[j,d])|`.
     pub one_sided: f64,
     /// `|scale| |q| max_j |k[j]|`, which no score exceeds, and the largest of what features add to them.
     pub score: f64,

@@ -65,12 +65,17 @@ impl RowState {
     #[inline(always)]
     pub fn advance(&mut self, tile_max: f32, scale: &Scale) -> Step {
         let max = self.max.max(tile_max);
-        // A row that sees nothing yet must not subtract -inf from -inf.
-        let base = if max == f32::NEG_INFINITY { 0.0 } else { max * scale.factor };
+        let base = base(max, scale);
         let correction = exp2(self.max * scale.factor - base);
         self.max = max;
         self.sum *= correction;
         Step { correction, base }
+    }
+
+    /// What is relative to the maximum that was known `before` is multiplied by this.
+    #[inline(always)]
+    pub fn correction(&self, before: f32, scale: &Scale) -> f32 {
+        exp2(before * scale.factor - base(self.max, scale))
     }
 
     /// Maximum and sum as they are kept in memory.
@@ -94,6 +99,12 @@ impl RowState {
             (self.max * scale.factor + log2(self.sum)) * core::f32::consts::LN_2
         }
     }
+}
+
+/// The exponent of a row's largest score. A row that sees nothing yet must not subtract -inf from -inf.
+#[inline(always)]
+fn base(max: f32, scale: &Scale) -> f32 {
+    if max == f32::NEG_INFINITY { 0.0 } else { max * scale.factor }
 }
 
 /// When the output so far is multiplied for new maxima.

@@ -6,8 +6,9 @@
 //! another, and the producer is ahead by the first keys of the next.
 //!
 //! Where elements have one byte, other warps of the producer's warpgroup [turn](turn::turn) V on its way from one ring to
-//! another.
+//! another, and consumers put what tensor cores add up [aside](aside) before it is long.
 
+mod aside;
 mod turn;
 
 use core::marker::PhantomData;
@@ -15,8 +16,8 @@ use core::marker::PhantomData;
 use spec::{
     AttentionArgs,
     layout::{
-        BARRIER, BARRIERS, CHUNK, POSTED, WGMMA_REGISTERS as REGISTERS, WGMMA_TURNING_REGISTERS as TURNING_REGISTERS,
-        WgmmaLayout, panels, words,
+        BARRIER, BARRIERS, CHUNK, POSTED, SUMMED_KEYS, WGMMA_REGISTERS as REGISTERS,
+        WGMMA_TURNING_REGISTERS as TURNING_REGISTERS, WgmmaLayout, panels, words,
     },
 };
 
@@ -73,8 +74,10 @@ pub trait Genes {
     const WORDS_QK: u32 = words(Self::HEAD_DIM_QK, Self::ELEMENT_BYTES);
     /// Words of 16 bits in a row of V.
     const WORDS_V: u32 = words(Self::HEAD_DIM_V, Self::ELEMENT_BYTES);
-    /// Whether V is turned before it is multiplied.
+    /// Whether V is turned before it is multiplied, and sums are put aside.
     const TURNED: bool = Self::ELEMENT_BYTES == 1;
+    /// Steps after which sums are put aside.
+    const SUMMED_STEPS: u32 = SUMMED_KEYS.div_ceil(Self::TILE_KV);
     /// Warpgroups that compute.
     const CONSUMERS: u32 = Self::TILE_Q / 64;
     /// How many arrivals say that something is no longer needed: each warp of the consumers speaks for itself.
@@ -139,6 +142,7 @@ impl Ring {
 struct Block {
     rows: Shared,
     posted: Shared,
+    sums: Shared,
     rows_full: Mbarrier,
     rows_empty: Mbarrier,
     k: Ring,
@@ -152,22 +156,23 @@ impl Block {
     fn new<G: Genes>(shared: Shared) -> Self {
         const { assert!((4 * G::CONSUMERS + 6 * G::STAGES) * BARRIER <= POSTED) };
         let barrier = Mbarrier::new(shared);
-        let ring = |tiles, tile, first| Ring {
+        let ring = |tiles, tile, first, stages| Ring {
             tiles: shared.at(tiles),
             tile,
             full: barrier.at(first),
-            empty: barrier.at(first + G::STAGES),
+            empty: barrier.at(first + stages),
         };
         let (of_k, of_v) = (4 * G::CONSUMERS, 4 * G::CONSUMERS + 2 * G::STAGES);
         let of_copied_v = if G::TURNED { of_v + 2 * G::STAGES } else { of_v };
         Self {
             rows: shared.at(BARRIERS),
             posted: shared.at(POSTED),
+            sums: shared.at(G::LAYOUT.sums),
             rows_full: barrier,
             rows_empty: barrier.at(2 * G::CONSUMERS),
-            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, of_k),
-            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, of_v),
-            copied_v: ring(G::LAYOUT.copied_v, G::LAYOUT.copied_v_tile, of_copied_v),
+            k: ring(G::LAYOUT.k, G::LAYOUT.k_tile, of_k, G::STAGES),
+            v: ring(G::LAYOUT.v, G::LAYOUT.v_tile, of_v, G::STAGES),
+            copied_v: ring(G::LAYOUT.copied_v, G::LAYOUT.copied_v_tile, of_copied_v, G::LAYOUT.copied_stages),
         }
     }
 
@@ -185,10 +190,12 @@ impl Block {
             self.v.full.at(stage).init(if G::TURNED { turn::WARPS } else { 1 });
             self.k.empty.at(stage).init(G::CONSUMER_WARPS);
             self.v.empty.at(stage).init(G::CONSUMER_WARPS);
-            if G::TURNED {
-                self.copied_v.full.at(stage).init(1);
-                self.copied_v.empty.at(stage).init(turn::WARPS);
-            }
+            stage += 1;
+        }
+        let mut stage = 0;
+        while G::TURNED && stage < G::LAYOUT.copied_stages {
+            self.copied_v.full.at(stage).init(1);
+            self.copied_v.empty.at(stage).init(turn::WARPS);
             stage += 1;
         }
         publish_mbarriers();
@@ -241,6 +248,21 @@ const fn check_registers(registers: &[(u32, u32)]) {
 const _: () = check_registers(&REGISTERS);
 const _: () = check_registers(&TURNING_REGISTERS);
 
+/// Shrinks or grows to the number of registers that goes with the consumers: the producer's, `.0`, or a consumer's, `.1`.
+macro_rules! for_consumers {
+    ($genes:ident, $change:ident, $whose:tt) => {
+        match ($genes::CONSUMERS, $genes::TURNED) {
+            (1, false) => $change::<{ REGISTERS[0].$whose }>(),
+            (2, false) => $change::<{ REGISTERS[1].$whose }>(),
+            (3, false) => $change::<{ REGISTERS[2].$whose }>(),
+            (_, false) => $change::<{ REGISTERS[3].$whose }>(),
+            (1, true) => $change::<{ TURNING_REGISTERS[0].$whose }>(),
+            (2, true) => $change::<{ TURNING_REGISTERS[1].$whose }>(),
+            (_, true) => $change::<{ TURNING_REGISTERS[2].$whose }>(),
+        }
+    };
+}
+
 /// One block's attention. A key tile fills `KV8` x 8 columns of scores and `STEPS` x 32 bytes of the second product's depth,
 /// head_dim_v `V8` x 8. The three tensor maps are Q's, K's and V's.
 #[inline(always)]
@@ -265,15 +287,7 @@ pub fn attention<E: Multiplied, G: Genes, const KV8: usize, const STEPS: usize, 
         overlap_grids();
     }
     if warpgroup == G::CONSUMERS {
-        match (G::CONSUMERS, G::TURNED) {
-            (1, false) => shrink_registers::<{ REGISTERS[0].0 }>(),
-            (2, false) => shrink_registers::<{ REGISTERS[1].0 }>(),
-            (3, false) => shrink_registers::<{ REGISTERS[2].0 }>(),
-            (_, false) => shrink_registers::<{ REGISTERS[3].0 }>(),
-            (1, true) => shrink_registers::<{ TURNING_REGISTERS[0].0 }>(),
-            (2, true) => shrink_registers::<{ TURNING_REGISTERS[1].0 }>(),
-            (_, true) => shrink_registers::<{ TURNING_REGISTERS[2].0 }>(),
-        }
+        for_consumers!(G, shrink_registers, 0);
         if thread == G::CONSUMERS * 128 {
             produce::<G>(args, &block, maps);
         }
@@ -284,15 +298,7 @@ pub fn attention<E: Multiplied, G: Genes, const KV8: usize, const STEPS: usize, 
             }
         }
     } else {
-        match (G::CONSUMERS, G::TURNED) {
-            (1, false) => grow_registers::<{ REGISTERS[0].1 }>(),
-            (2, false) => grow_registers::<{ REGISTERS[1].1 }>(),
-            (3, false) => grow_registers::<{ REGISTERS[2].1 }>(),
-            (_, false) => grow_registers::<{ REGISTERS[3].1 }>(),
-            (1, true) => grow_registers::<{ TURNING_REGISTERS[0].1 }>(),
-            (2, true) => grow_registers::<{ TURNING_REGISTERS[1].1 }>(),
-            (_, true) => grow_registers::<{ TURNING_REGISTERS[2].1 }>(),
-        }
+        for_consumers!(G, grow_registers, 1);
         consume::<E, G, KV8, STEPS, V8>(args, &block, warpgroup, thread % 128);
     }
 }
@@ -319,6 +325,8 @@ struct Tile {
     /// Where the first of them is. Counted, not carried over from the last tile's steps: there the assembler loses sight of
     /// its being the same in a warp, and serialises the products.
     slot: Slot,
+    /// The same in the ring of V as it is copied.
+    copied_slot: Slot,
     /// Which of the places for rows it has, and how often that was filled.
     place: Slot,
     /// Whether the first consumer has the last rows. Every second tile is turned: under a causal mask the last rows are the
@@ -345,6 +353,7 @@ impl Tiles {
     #[inline(always)]
     fn take<G: Genes>(&mut self, args: &AttentionArgs, coordinates: impl FnOnce(Slot) -> Coordinates) -> Tile {
         let (slot, place) = (Slot::of(self.steps, G::STAGES), Slot::of(self.count, G::LAYOUT.places));
+        let copied_slot = Slot::of(self.steps, G::LAYOUT.copied_stages);
         let at = coordinates(place);
         let (rows, mask) = (at.rows(args, G::TILE_Q), Mask::new(args));
         let steps = mask.visible(at.first_row + rows - 1).div_ceil(G::TILE_KV).max(1);
@@ -358,7 +367,7 @@ impl Tiles {
         let turned = G::PERSISTENT && self.count % 2 == 1;
         self.count += 1;
         self.steps += steps;
-        Tile { at, rows, mask, steps, slot, place, turned }
+        Tile { at, rows, mask, steps, slot, copied_slot, place, turned }
     }
 
     #[inline(always)]
@@ -374,7 +383,7 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
     loop {
         let work = Work::of(tiles.next, args, G::TILE_Q, G::ELEMENT_BYTES);
         let tile = tiles.take::<G>(args, |_| work.coordinates());
-        let Tile { steps, mut slot, place, .. } = tile;
+        let Tile { steps, mut slot, mut copied_slot, place, .. } = tile;
         let mut consumer = 0;
         while consumer < G::CONSUMERS {
             let barrier = place.stage * G::CONSUMERS + consumer;
@@ -391,8 +400,9 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
         }
         let mut step = 0;
         while step < steps {
-            fill::<G>(block, &work, k, v, slot, step);
+            fill::<G>(block, &work, k, v, slot, copied_slot, step);
             slot = slot.next(G::STAGES);
+            copied_slot = copied_slot.next(G::LAYOUT.copied_stages);
             step += 1;
         }
         if !tiles.more::<G>(args) {
@@ -404,13 +414,14 @@ fn produce<G: Genes>(args: &AttentionArgs, block: &Block, [q, k, v]: [TensorMap;
 /// A row that no tensor has.
 const NO_ROW: u32 = i32::MAX as u32 / 2;
 
-/// Starts the copies of a step once the slot is empty.
+/// Starts the copies of a step once the slots are empty: the ring's of K and V, or of V as it is copied where that is another.
 #[inline(always)]
-fn fill<G: Genes>(block: &Block, work: &Work, k: TensorMap, v: TensorMap, slot: Slot, step: u32) {
+fn fill<G: Genes>(block: &Block, work: &Work, k: TensorMap, v: TensorMap, slot: Slot, copied_slot: Slot, step: u32) {
     // Beyond all rows, what arrives is zeros, and no memory is touched.
     let row = if work.keys() == 0 { NO_ROW } else { step * G::TILE_KV };
     let from = [work.batch, work.head_kv, row];
-    for (ring, map, words) in [(&block.k, k, G::WORDS_QK), (&block.copied_v, v, G::WORDS_V)] {
+    for (ring, map, words, copied) in [(&block.k, k, G::WORDS_QK, false), (&block.copied_v, v, G::WORDS_V, true)] {
+        let slot = if G::TURNED && copied { copied_slot } else { slot };
         // The phase before the first is over from the start.
         ring.empty.at(slot.stage).wait(slot.parity ^ 1);
         let full = ring.full.at(slot.stage);
@@ -494,6 +505,9 @@ struct Consumer<'a, G, const STEPS: usize, const V8: usize> {
 }
 
 impl<'a, G: Genes, const STEPS: usize, const V8: usize> Consumer<'a, G, STEPS, V8> {
+    /// Steps whose scores are there before the loops begin.
+    const AHEAD: u32 = if G::OVERLAP { 1 } else { 0 };
+
     #[inline(always)]
     fn new(args: &AttentionArgs, block: &'a Block, consumer: u32, thread: u32, tile: Tile) -> Self {
         Self {
@@ -559,7 +573,16 @@ impl<'a, G: Genes, const STEPS: usize, const V8: usize> Consumer<'a, G, STEPS, V
     /// Where the output of this warp's rows leaves from.
     #[inline(always)]
     fn staging(&self, place: Slot) -> Shared {
+        if G::TURNED {
+            return self.sums();
+        }
         self.block.rows_of::<G>(place, self.consumer).at(self.warp_row * panels(1, G::HEAD_DIM_V))
+    }
+
+    /// Where this warp's sums are put aside.
+    #[inline(always)]
+    fn sums(&self) -> Shared {
+        self.block.sums.at((self.consumer * 4 + self.warp_row / 16) * (G::LAYOUT.sums_rows / 4))
     }
 
     /// The tile's steps. This consumer's rows may see nothing in the last ones, which it passes over.
@@ -582,34 +605,58 @@ impl<'a, G: Genes, const STEPS: usize, const V8: usize> Consumer<'a, G, STEPS, V
         let unmasked = if self.scale.turns() { 0 } else { (visible / G::TILE_KV).min(own) };
         // The same in a warp; the assembler had better know.
         let (own, unmasked) = (uniform(own), uniform(unmasked));
-        let mut step = 0;
-        if G::OVERLAP {
-            step = 1;
-            while step < unmasked {
-                self.overlapped_step::<E, KV8, false>(step);
-                step += 1;
-            }
-            while step < own {
-                self.overlapped_step::<E, KV8, true>(step);
-                step += 1;
-            }
-        } else {
-            while step < unmasked {
-                self.plain_step::<E, KV8, false>(step);
-                step += 1;
-            }
-            while step < own {
-                self.plain_step::<E, KV8, true>(step);
-                step += 1;
-            }
-        }
+        let mut step = Self::AHEAD;
+        self.steps_until::<E, KV8, false>(&mut step, unmasked);
+        self.steps_until::<E, KV8, true>(&mut step, own);
         if G::OVERLAP {
             self.add_output::<E>();
             self.slot = self.slot.next(G::STAGES);
         }
+        if G::TURNED && own - Self::AHEAD >= G::SUMMED_STEPS {
+            self.add_aside();
+        }
         while step < steps {
             self.pass_over();
             step += 1;
+        }
+    }
+
+    /// Takes steps up to `end`. Sums are put aside between loops and not in them: a branch there would have their registers moved
+    /// about in every step.
+    #[inline(always)]
+    fn steps_until<E: Multiplied, const KV8: usize, const MASKED: bool>(&mut self, step: &mut u32, end: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+        InFlight<E, V8>: Product<V8>,
+    {
+        if !G::TURNED {
+            self.steps::<E, KV8, MASKED>(step, end);
+            return;
+        }
+        while *step < end {
+            let summed = (*step - Self::AHEAD) % G::SUMMED_STEPS;
+            self.steps::<E, KV8, MASKED>(step, end.min(*step + G::SUMMED_STEPS - summed));
+            let products = *step - Self::AHEAD;
+            if products.is_multiple_of(G::SUMMED_STEPS) {
+                self.put_aside(products);
+            }
+        }
+    }
+
+    /// Takes steps up to `end` in one loop.
+    #[inline(always)]
+    fn steps<E: Multiplied, const KV8: usize, const MASKED: bool>(&mut self, step: &mut u32, end: u32)
+    where
+        InFlight<E, KV8>: Product<KV8>,
+        InFlight<E, V8>: Product<V8>,
+    {
+        while *step < end {
+            if G::OVERLAP {
+                self.overlapped_step::<E, KV8, MASKED>(*step);
+            } else {
+                self.plain_step::<E, KV8, MASKED>(*step);
+            }
+            *step += 1;
         }
     }
 
@@ -678,6 +725,23 @@ impl<'a, G: Genes, const STEPS: usize, const V8: usize> Consumer<'a, G, STEPS, V
         if let Some(corrections) = corrections {
             rescale(&mut self.output.values, corrections);
         }
+    }
+
+    /// Puts the sums aside after so many steps' products.
+    #[inline(always)]
+    fn put_aside(&mut self, products: u32) {
+        if products > G::SUMMED_STEPS {
+            self.add_aside();
+        }
+        aside::put(&self.output.values, &self.states, self.sums(), self.lane);
+        self.output = Accumulator::ZERO;
+    }
+
+    /// Adds what was put aside.
+    #[inline(always)]
+    fn add_aside(&mut self) {
+        let from = self.sums();
+        aside::add(&mut self.output.values, &self.states, &self.scale, from, self.lane);
     }
 
     /// Scores, softmax, output, one after the other.

@@ -23,10 +23,10 @@ pub(super) fn turn<G: Genes, const STEPS: usize>(args: &AttentionArgs, block: &B
     let mut tiles = Tiles::of_this_block::<G>(args);
     loop {
         let work = Work::of(tiles.next, args, G::TILE_Q, G::ELEMENT_BYTES);
-        let Tile { steps, mut slot, .. } = tiles.take::<G>(args, |_| work.coordinates());
+        let Tile { steps, mut slot, mut copied_slot, .. } = tiles.take::<G>(args, |_| work.coordinates());
         let mut step = 0;
         while step < steps {
-            let from = SharedTile::panels(block.copied_v.wait_full(slot), G::TILE_KV);
+            let from = SharedTile::panels(block.copied_v.wait_full(copied_slot), G::TILE_KV);
             // The phase before the first is over from the start.
             block.v.empty.at(slot.stage).wait(slot.parity ^ 1);
             let to = SharedTile::panels(block.v.at(slot), G::HEAD_DIM_V);
@@ -37,11 +37,12 @@ pub(super) fn turn<G: Genes, const STEPS: usize>(args: &AttentionArgs, block: &B
             }
             publish_shared();
             sync_warp();
-            block.copied_v.release(slot, lead);
+            block.copied_v.release(copied_slot, lead);
             if lead {
                 block.v.full.at(slot.stage).arrive();
             }
             slot = slot.next(G::STAGES);
+            copied_slot = copied_slot.next(G::LAYOUT.copied_stages);
             step += 1;
         }
         if !tiles.more::<G>(args) {
