@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use spec::{Domain, Family, Variant};
+use spec::{Domain, Effect, Family, Gene, Variant};
 
 use super::{factor::Factor, genome::position};
 
@@ -11,6 +11,8 @@ use super::{factor::Factor, genome::position};
 const BETWEEN_FAMILIES: f64 = 0.25;
 /// Steps of a gene's domain over which its values are alike, as assumed before anything is known.
 const REACH: f64 = 2.0;
+/// The same for a gene that is none of the code's: the same kernel launched otherwise.
+const LAUNCH_REACH: f64 = 7.0;
 /// What it may be learnt to be: from a value that says nothing of the next, to a gene that hardly matters.
 const REACHES: [f64; 4] = [0.7, REACH, 7.0, 30.0];
 /// How many times all genes are gone through.
@@ -114,6 +116,14 @@ impl Likeness {
     }
 }
 
+/// How far a gene reaches as far as is known before anything is measured.
+fn assumed(gene: Gene) -> f64 {
+    match gene.effect() {
+        Effect::Code => REACH,
+        Effect::Launch => LAUNCH_REACH,
+    }
+}
+
 /// Observations, and the reaches that are tried on them.
 struct Fit<'a> {
     points: Vec<&'a Point>,
@@ -132,10 +142,13 @@ impl<'a> Fit<'a> {
         fastest.truncate(MOST);
         let points: Vec<&Point> = fastest.iter().map(|&i| &points[i]).collect();
         let residuals = fastest.iter().map(|&i| residuals[i]).collect();
-        let distance = |a, b| steps(a, b).map(|steps| steps as f64 / REACH).sum();
+        let distance = |a: &Point, b: &Point| {
+            let genes = a.family.domains().iter().zip(steps(a, b));
+            genes.map(|(domain, steps)| steps as f64 / assumed(domain.gene)).sum()
+        };
         let row = |i: usize| points[..i].iter().map(|other| distance(points[i], other)).collect();
         let distances = (0..points.len()).map(row).collect();
-        let reaches = Family::ALL.map(|family| vec![REACH; family.domains().len()]);
+        let reaches = Family::ALL.map(|family| family.domains().iter().map(|domain| assumed(domain.gene)).collect());
         Self { points, residuals, weight, variance, reaches, distances }
     }
 

@@ -156,6 +156,10 @@ fn distinct(
 /// are sure to be hardly faster or hardly slower, would be taken for promising.
 const WORTHWHILE: f64 = 0.02;
 
+/// How much less sure of the unknown a search is than its model. A model of a few dozen variants takes the rest for more like them than
+/// they are: where those of a family happen to be slow, it would leave all of that family alone.
+const DOUBT: f64 = 1.75;
+
 /// The `count` proposals of a pool that promise most: by how much more than a little they are expected to undercut the fastest.
 /// Each is taken for measured before the next is chosen.
 fn promising(pool: Vec<Proposal>, context: &Context<'_>, count: usize) -> Vec<Proposal> {
@@ -166,7 +170,11 @@ fn promising(pool: Vec<Proposal>, context: &Context<'_>, count: usize) -> Vec<Pr
     let mut chosen = Vec::with_capacity(count);
     while chosen.len() < count {
         let pool = if advised.is_empty() { &mut rest } else { &mut advised };
-        let expected: Vec<Normal> = pool.iter().map(|proposal| surrogate.predict(&proposal.variant)).collect();
+        let expect = |proposal: &Proposal| {
+            let Normal { mean, deviation } = surrogate.predict(&proposal.variant);
+            Normal { mean, deviation: DOUBT * deviation }
+        };
+        let expected: Vec<Normal> = pool.iter().map(expect).collect();
         let promise = |i: usize| (expected[i].expected_below(target), -expected[i].mean);
         let more = |&a: &usize, &b: &usize| {
             let (a, b) = (promise(a), promise(b));
