@@ -244,6 +244,20 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_launched_otherwise_is_held_for_much_the_same() {
+        let nothing = Likeness::learn(&[], &[], 3.0, 0.16);
+        for family in Family::ALL {
+            let next = |effect: Effect| {
+                let genes = family.domains().iter().zip(&nothing.near[family as usize]);
+                let of = genes.filter(|(domain, near)| domain.gene.effect() == effect && near.len() > 1);
+                of.map(|(_, near)| near[1]).collect::<Vec<_>>()
+            };
+            let (code, launch) = (next(Effect::Code), next(Effect::Launch));
+            assert!(!launch.is_empty() && launch.iter().all(|launch| code.iter().all(|code| launch > code)));
+        }
+    }
+
+    #[test]
     fn an_effect_is_the_average_of_what_it_is_an_effect_on() {
         let (points, residuals) = observed();
         let learnt = Likeness::learn(&points, &residuals, 3.0, 0.16);
