@@ -142,13 +142,12 @@ impl<'a> Fit<'a> {
         fastest.truncate(MOST);
         let points: Vec<&Point> = fastest.iter().map(|&i| &points[i]).collect();
         let residuals = fastest.iter().map(|&i| residuals[i]).collect();
+        let reaches: Reaches = Family::ALL.map(|of| of.domains().iter().map(|domain| assumed(domain.gene)).collect());
         let distance = |a: &Point, b: &Point| {
-            let genes = a.family.domains().iter().zip(steps(a, b));
-            genes.map(|(domain, steps)| steps as f64 / assumed(domain.gene)).sum()
+            steps(a, b).zip(&reaches[a.family as usize]).map(|(steps, reach)| steps as f64 / reach).sum()
         };
         let row = |i: usize| points[..i].iter().map(|other| distance(points[i], other)).collect();
         let distances = (0..points.len()).map(row).collect();
-        let reaches = Family::ALL.map(|family| family.domains().iter().map(|domain| assumed(domain.gene)).collect());
         Self { points, residuals, weight, variance, reaches, distances }
     }
 
