@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use spec::{AttentionKernel, Kernel};
+use spec::{AttentionKernel, Family, Kernel};
 
 use crate::Fixture;
 
@@ -30,14 +30,21 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Shares out the attention kernels evenly, into at least `parallel` batches unless they would be very small. Another kernel
-    /// has a batch of its own, so that it changes nothing in how they are compiled.
+    /// Shares out the attention kernels evenly, into at least `parallel` batches unless they would be very small.
+    ///
+    /// What stands beside a kernel can change its PTX, on which records rest: those that decode, and what is no attention kernel, came later,
+    /// and have batches of their own.
     pub(crate) fn share_out(kernels: &[Kernel], parallel: usize) -> Vec<Self> {
-        let (kernels, others): (Vec<_>, Vec<_>) = kernels.iter().partition(|kernel| kernel.attention().is_some());
-        let size = kernels.len().div_ceil(parallel.max(1)).clamp(4, LARGEST);
-        let batches = kernels.len().div_ceil(size).max(1);
-        let size = kernels.len().div_ceil(batches).max(1);
-        kernels.chunks(size).chain(others.chunks(1)).map(Self::of).collect()
+        let (decoding, kernels): (Vec<Kernel>, Vec<Kernel>) =
+            kernels.iter().partition(|kernel| kernel.family() == Some(Family::Decode));
+        let (kernels, others): (Vec<_>, Vec<_>) = kernels.into_iter().partition(|kernel| kernel.attention().is_some());
+        let shared_out = |kernels: Vec<Kernel>| {
+            let size = kernels.len().div_ceil(parallel.max(1)).clamp(4, LARGEST);
+            let batches = kernels.len().div_ceil(size).max(1);
+            let size = kernels.len().div_ceil(batches).max(1);
+            kernels.chunks(size).map(Self::of).collect::<Vec<_>>()
+        };
+        [shared_out(kernels), shared_out(decoding), others.chunks(1).map(Self::of).collect()].concat()
     }
 
     /// A batch of these kernels.
@@ -103,7 +110,7 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
-    use spec::{Family, Problem, Variant};
+    use spec::{Problem, Variant};
 
     use super::*;
 

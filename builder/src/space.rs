@@ -71,8 +71,12 @@ pub fn defaults(limits: &DeviceLimits) -> Vec<Kernel> {
         // Few keys: each number of steps of each key tile, in query tiles of both heights.
         let few_keys = [(1, 8, 128), (1, 8, 256), (1, 4, 512), (4, 8, 128), (2, 8, 256), (1, 4, 1024), (4, 8, 256)];
         let chosen = between.into_iter().chain(few_keys).map(|(b, h, s)| Problem::new(b, h, s, head_dim, dtype));
-        let decoding = [1024, 8192].map(|keys| long.with_seqlens(1, keys));
-        for problem in [long, shared, short].into_iter().chain(decoding).chain(chosen).chain(causal) {
+        // Few and many keys for each size of a cluster, for a block alone and for more blocks than multiprocessors.
+        let step = |batch, keys| Problem::new(batch, 32, keys, head_dim, dtype).with_heads_kv(8).with_seqlens(1, keys);
+        let decoding = [1, 4, 8, 16, 64].into_iter().flat_map(|batch| [1024, 8192].map(|keys| step(batch, keys)));
+        // A few rows, of too many heads to be one tile.
+        let few_rows = [1024, 8192].map(|keys| long.with_heads_kv(2).with_seqlens(16, keys));
+        for problem in [long, shared, short].into_iter().chain(decoding).chain(few_rows).chain(chosen).chain(causal) {
             let variants: Vec<_> = spec::defaults(&problem, limits).collect();
             kernels.extend(variants.first().into_iter().chain(variants.last()).map(|variant| variant.kernel(&problem)));
         }

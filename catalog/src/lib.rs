@@ -10,6 +10,9 @@ macro_rules! files {
 /// The catalog's files by name. The builder reads them: `builder::Catalog::embedded`.
 pub const FILES: &[(&str, &[u8])] = files![
     "manifest.json"
+    "decode-sm_80.shard"
+    "decode-sm_89.shard"
+    "decode-sm_90a.shard"
     "mma-sm_80.shard"
     "mma-sm_89.shard"
     "mma-sm_90a.shard"

@@ -16,14 +16,14 @@ use host::driver::Gpu;
 use host::oracle::metamorphic::{Executor, RELATIONS, Relation};
 use host::oracle::{Expected, Outputs, Reference, Row};
 use libtest_mimic::{Arguments, Failed, Trial};
-use spec::{DeviceLimits, Dtype, Features, Gene, Kernel, Problem, Sm, Variant, Window, defaults, legal};
+use spec::{DeviceLimits, Dtype, Family, Features, Gene, Kernel, Problem, Sm, Variant, Window, defaults, legal};
 
 /// The argument with which this program serves a GPU to itself.
 const SERVE: &str = "--serve-gpu";
 
 /// Kernels by name. Among them most values of each gene occur, and head_dims that fill tensor-core steps, leave some
 /// empty, and are the smallest and the largest.
-const KERNELS: [(&str, &str, u32, Dtype); 25] = [
+const KERNELS: [(&str, &str, u32, Dtype); 29] = [
     (
         "tiled-64",
         "tiled:tile_q=64,tile_kv=64,warps=8,row_lanes=8,load_bytes=16,shared_pad=1,exp_poly=0,blocks_per_sm=1,block_order=0",
@@ -174,6 +174,30 @@ const KERNELS: [(&str, &str, u32, Dtype); 25] = [
         64,
         Dtype::F16,
     ),
+    (
+        "decode-128-bf16",
+        "decode:tile_q=16,tile_kv=16,warps=4,cluster=4,stages=2,q_in_registers=0,blocks_per_sm=1,copy_engine=1,early_launch=1",
+        128,
+        Dtype::Bf16,
+    ),
+    (
+        "decode-64",
+        "decode:tile_q=32,tile_kv=32,warps=2,cluster=1,stages=1,q_in_registers=1,blocks_per_sm=1,copy_engine=1",
+        64,
+        Dtype::F16,
+    ),
+    (
+        "decode-64-cluster-bf16",
+        "decode:tile_q=16,tile_kv=16,warps=8,cluster=8,stages=1,q_in_registers=1,blocks_per_sm=1,copy_engine=0,early_launch=1",
+        64,
+        Dtype::Bf16,
+    ),
+    (
+        "decode-40",
+        "decode:tile_q=32,tile_kv=64,warps=2,cluster=2,stages=3,q_in_registers=1,blocks_per_sm=2,copy_engine=0",
+        40,
+        Dtype::F16,
+    ),
 ];
 
 /// head_dims beside those of the table that the CPU machine runs the fallbacks of: no two in the same steps of a tensor
@@ -221,10 +245,11 @@ fn main() {
 }
 
 fn kernels() -> Vec<Tested> {
-    let plain = KERNELS.map(|(name, variant, head_dim, dtype)| Tested {
-        name: name.to_owned(),
-        problem: Problem::new(1, 2, 100, head_dim, dtype),
-        variant: variant.parse().expect("a variant of the table"),
+    let plain = KERNELS.map(|(name, variant, head_dim, dtype)| {
+        let variant: Variant = variant.parse().expect("a variant of the table");
+        let rows = if variant.family() == Family::Decode { 7 } else { 100 };
+        let problem = Problem::new(1, 2, 100, head_dim, dtype).with_seqlens(rows, 100);
+        Tested { name: name.to_owned(), problem, variant }
     });
     let featured = plain.clone().into_iter().filter_map(|Tested { name, problem, variant }| {
         let problem = Problem { features: FEATURES, ..problem };
@@ -250,20 +275,24 @@ fn on_gpu() -> impl Iterator<Item = Tested> {
     kernels().into_iter().filter(|tested| tested.name != LOCAL_MEMORY)
 }
 
-/// What problems of this head_dim get while nobody has tuned them: a few rows of many keys, many rows, and what runs
-/// anywhere.
+/// What problems of this head_dim get while nobody has tuned them: one row, a few, many, and what runs anywhere.
 fn fallbacks(head_dim: u32, dtype: Dtype, features: Features) -> Vec<Tested> {
     let few = Problem { features, ..Problem::new(1, 2, 100, head_dim, dtype) };
     let first = |problem: &Problem| defaults(problem, &DeviceLimits::H100).next();
+    let one = few.with_seqlens(1, 300);
     let any = defaults(&few, &DeviceLimits::H100).last();
-    let variants = [first(&few), first(&few.with_seqlens(16_384, 16_384)), any];
+    let variants =
+        [(one, first(&one)), (few, first(&few)), (few, first(&few.with_seqlens(16_384, 16_384))), (few, any)];
     let featured = if few.needs_features() { "+features" } else { "" };
-    let tested = |variant: Variant| Tested {
-        name: format!("{}-{head_dim}-{}{featured}", variant.family(), dtype.name()),
-        problem: few,
-        variant,
+    let tested = |(problem, variant): (Problem, Option<Variant>)| {
+        let variant = variant?;
+        let name = format!("{}-{head_dim}-{}{featured}", variant.family(), dtype.name());
+        Some(Tested { name, problem, variant })
     };
-    variants.into_iter().flatten().map(tested).collect()
+    let mut tested: Vec<_> = variants.into_iter().filter_map(tested).collect();
+    // With features one row has what a few rows have.
+    tested.dedup_by(|a, b| a.variant == b.variant);
+    tested
 }
 
 /// Each case on each kernel on the CPU machine; the library is built by the first that needs it.

@@ -141,6 +141,7 @@ fn subject() -> Subject {
             shared_bytes: 0,
             asked_shared_bytes: 0,
             tiles_q: 1,
+            packs_heads: false,
             walk: BlockOrder::TilesFirst.walk(1, 1),
             early_launch: false,
             l2_window: false,

@@ -97,6 +97,46 @@ macro_rules! entry {
             >(args, more, maps));
         };
     };
+    (features: Plain, family: decode, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
+     tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, warps: $warps:literal, cluster: $cluster:literal,
+     stages: $stages:literal, q_in_registers: $q_in_registers:literal, blocks_per_sm: $blocks_per_sm:literal,
+     copy_engine: $copy_engine:tt, early_launch: $early_launch:literal $(,)?) => {
+        const _: () = {
+            enum Genes {}
+            impl $crate::family::mma::Genes for Genes {
+                type Features = $crate::attention::Plain;
+                const HEAD_DIM_QK: u32 = $qk;
+                const HEAD_DIM_V: u32 = $v;
+                const TILE_Q: u32 = $tile_q;
+                const TILE_KV: u32 = $tile_kv;
+                const WARPS: u32 = $warps;
+                const KV_SPLIT: u32 = $warps;
+                const SHARES: u32 = $warps * $cluster;
+                const STAGES: u32 = $stages;
+                const Q_IN_REGISTERS: bool = $q_in_registers == 1;
+                const SHARED_PAD: u32 = $crate::spec::layout::DecodeLayout::pad($qk, $v);
+                const EXP_POLY: u32 = 0;
+                const LAZY_RESCALE: bool = false;
+                const CACHE_HINT: $crate::gpu::CacheHint = $crate::gpu::CacheHint::None;
+                const COPY_ENGINE: bool = $copy_engine == 1;
+                const EARLY_LAUNCH: bool = $early_launch == 1;
+            }
+            impl $crate::family::decode::Genes for Genes {
+                const CLUSTER: u32 = $cluster;
+            }
+            $crate::export!(copy_engine: $copy_engine, Plain, $symbol, |args, more, maps| {
+                let () = more;
+                $crate::family::decode::attention::<
+                    $crate::gpu::$dtype,
+                    Genes,
+                    { $tile_q / 16 },
+                    { ($qk as usize).div_ceil(16) },
+                    { $tile_kv / 8 },
+                    { ($v as usize).div_ceil(16) * 2 },
+                >(args, maps)
+            });
+        };
+    };
     (features: Plain, family: wgmma, symbol: $symbol:ident, dtype: $dtype:ident, head_dim_qk: $qk:literal, head_dim_v: $v:literal,
      tile_q: $tile_q:literal, tile_kv: $tile_kv:literal, kv_split: 1, cluster: 1, stages: $stages:literal,
      exp_poly: $exp_poly:literal, overlap: $overlap:literal, ping_pong: $ping_pong:literal,

@@ -35,4 +35,6 @@ pub mod tile;
 #[cfg(not(target_arch = "nvptx64"))]
 #[doc(hidden)]
 pub use simt;
+#[doc(hidden)]
+pub use spec;
 pub use spec::{AppendArgs, AttentionArgs, FeatureArgs, FeaturedArgs, MappedArgs, TensorMaps};

@@ -71,7 +71,7 @@ records() {
 }
 
 bench() {
-    local dtype=$1 suites=seed,short,prefill,gqa chosen=
+    local dtype=$1 suites=seed,short,prefill,gqa,decode chosen=
     records
     [ ! -f "$out/dispatch.json" ] || chosen="--dispatch '$out/dispatch.json'"
     run "ours-$dtype" sh -c "'$bin/host' bench --suite $suites --dtype $dtype $chosen --record '$out/dispatch.json' >'$out/ours-$dtype.jsonl'"

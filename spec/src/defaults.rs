@@ -1,5 +1,9 @@
 //! Variants to take where nobody has measured which is the fastest.
 
+mod decode;
+
+use decode::decode;
+
 use crate::{BlockOrder, DeviceLimits, Dtype, Family, Gene, Mask, Problem, Variant, legal};
 
 /// Query rows below which a block of the `wgmma` family would be mostly empty.
@@ -29,11 +33,14 @@ pub fn defaults(problem: &Problem, limits: &DeviceLimits) -> impl Iterator<Item 
     let exact = if problem.dtype == Dtype::F32 { exact() } else { None };
     let others = [mma(64), mma(32), exact, Some(Variant::smallest(Family::most_portable(problem.dtype)))];
     let (problem, limits) = (*problem, *limits);
-    first
+    decode(&problem, &limits)
         .into_iter()
+        .chain(first)
         .chain(others)
         .flatten()
-        .filter_map(move |variant| variant.with(Gene::BlockOrder, order(&problem, &variant, &limits) as u16))
+        .map(move |variant| {
+            variant.with(Gene::BlockOrder, order(&problem, &variant, &limits) as u16).unwrap_or(variant)
+        })
         .filter(move |variant| legal(&problem, variant, &limits).is_ok())
 }
 
@@ -240,7 +247,10 @@ mod tests {
                 for seqlen in [1, 128, 8192] {
                     let problem = Problem::new(1, 8, seqlen, head_dim, Dtype::F16);
                     let family = first(&problem, sm).map(|variant| variant.family());
-                    assert!(matches!(family, Some(Family::Mma | Family::Wgmma)), "{problem} on {sm}: {family:?}");
+                    assert!(
+                        matches!(family, Some(Family::Mma | Family::Wgmma | Family::Decode)),
+                        "{problem} on {sm}: {family:?}"
+                    );
                 }
             }
         }
@@ -278,7 +288,7 @@ mod tests {
 
     #[test]
     fn keys_are_shared_out_where_queries_are_few() {
-        for problem in [Problem::SEED, Problem::new(64, 32, 1024, 128, Dtype::F16).with_seqlens(1, 1024)] {
+        for problem in [Problem::SEED, Problem::new(64, 32, 1024, 128, Dtype::F16).with_seqlens(48, 1024)] {
             for sm in [Sm::Sm80, Sm::Sm90a] {
                 let variant = first(&problem, sm).unwrap();
                 assert_eq!((variant.family(), variant.get(Gene::KvSplit)), (Family::Mma, Some(4)), "{problem}");

@@ -32,6 +32,11 @@ impl Sm {
         matches!(self, Self::Sm90a)
     }
 
+    /// Whether blocks can run in clusters and write each other's shared memory.
+    pub const fn has_clusters(self) -> bool {
+        matches!(self, Self::Sm90a)
+    }
+
     /// Whether boxes of a tensor can be copied without a thread's doing (TMA).
     pub const fn has_copy_engine(self) -> bool {
         matches!(self, Self::Sm90a)

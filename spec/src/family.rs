@@ -14,6 +14,8 @@ pub enum Family {
     Mma,
     /// Tensor cores by `wgmma` with the copy engine: sm_90a only.
     Wgmma,
+    /// A few query rows over many keys, with the query heads that share K and V as rows of one tile: sm_80 and later.
+    Decode,
 }
 
 const TILED: &[Domain] = &[
@@ -62,9 +64,21 @@ const WGMMA: &[Domain] = &[
     Domain { gene: Gene::L2Window, values: &[0, 1] },
 ];
 
+const DECODE: &[Domain] = &[
+    Domain { gene: Gene::TileQ, values: &[16, 32] },
+    Domain { gene: Gene::TileKv, values: &[16, 32, 64] },
+    Domain { gene: Gene::Warps, values: &[2, 4, 8] },
+    Domain { gene: Gene::Cluster, values: &[1, 2, 4, 8] },
+    Domain { gene: Gene::Stages, values: &[1, 2, 3, 4] },
+    Domain { gene: Gene::QInRegisters, values: &[0, 1] },
+    Domain { gene: Gene::BlocksPerSm, values: &[1, 2] },
+    Domain { gene: Gene::CopyEngine, values: &[0, 1] },
+    Domain { gene: Gene::EarlyLaunch, values: &[0, 1] },
+];
+
 impl Family {
     /// All families, the most portable first.
-    pub const ALL: [Self; 3] = [Self::Tiled, Self::Mma, Self::Wgmma];
+    pub const ALL: [Self; 4] = [Self::Tiled, Self::Mma, Self::Wgmma, Self::Decode];
 
     /// Name used in symbols, records and on the command line.
     pub const fn name(self) -> &'static str {
@@ -72,6 +86,7 @@ impl Family {
             Self::Tiled => "tiled",
             Self::Mma => "mma",
             Self::Wgmma => "wgmma",
+            Self::Decode => "decode",
         }
     }
 
@@ -81,6 +96,7 @@ impl Family {
             Self::Tiled => TILED,
             Self::Mma => MMA,
             Self::Wgmma => WGMMA,
+            Self::Decode => DECODE,
         }
     }
 
@@ -104,7 +120,7 @@ impl Family {
     /// Whether PTX for this target can hold it.
     pub const fn runs_on(self, sm: Sm) -> bool {
         match self {
-            Self::Tiled | Self::Mma => true,
+            Self::Tiled | Self::Mma | Self::Decode => true,
             Self::Wgmma => matches!(sm, Sm::Sm90a),
         }
     }

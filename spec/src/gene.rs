@@ -139,11 +139,12 @@ impl Gene {
         }
     }
 
-    /// Whether kernels for this target can have it on. Where not, only 0 is legal.
-    pub const fn works_on(self, sm: Sm) -> bool {
+    /// Whether kernels for this target can have this value of it.
+    pub const fn works_on(self, value: u16, sm: Sm) -> bool {
         match self {
-            Self::EarlyLaunch => sm.launches_early(),
-            Self::CopyEngine => sm.has_copy_engine(),
+            Self::EarlyLaunch => value == 0 || sm.launches_early(),
+            Self::CopyEngine => value == 0 || sm.has_copy_engine(),
+            Self::Cluster => value == 1 || sm.has_clusters(),
             _ => true,
         }
     }

@@ -81,7 +81,7 @@ impl Kernel {
     /// Whether PTX for this target can hold it.
     pub fn runs_on(&self, sm: Sm) -> bool {
         self.attention().is_none_or(|kernel| {
-            kernel.family().runs_on(sm) && kernel.genes().all(|(gene, value)| value == 0 || gene.works_on(sm))
+            kernel.family().runs_on(sm) && kernel.genes().all(|(gene, value)| gene.works_on(value, sm))
         })
     }
 

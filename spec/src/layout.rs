@@ -60,7 +60,8 @@ impl PartialLayout {
     pub const fn new(rows: u32, head_dim_v: u32) -> Self {
         // Eight spare columns keep the eight rows that a warp writes at once in different banks.
         let pitch = (round_up(head_dim_v, 16) + 8) * 4;
-        Self { pitch, states: rows * pitch, bytes: rows * pitch + rows * 8 }
+        // The next group's outputs are read in chunks, too.
+        Self { pitch, states: rows * pitch, bytes: round_up(rows * pitch + rows * 8, CHUNK) }
     }
 }
 
@@ -112,6 +113,48 @@ impl MmaLayout {
         let barriers = rings + groups * ring;
         let bytes = barriers + if copy_engine { (1 + 2 * groups * stages) * BARRIER } else { 0 };
         Self { qk_pitch, v_pitch, rings, k_tile, v_tile, ring, partial, barriers, bytes }
+    }
+}
+
+/// Shared memory of the `decode` family: that of `mma` with a ring for each warp, and in a cluster a place where the partial results of
+/// this block's share of the rows arrive, one from each block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeLayout {
+    /// Q, rings and barriers.
+    pub block: MmaLayout,
+    /// Start of the partial results that arrive.
+    pub inbox: u32,
+    /// What and where each of them is.
+    pub arrived: PartialLayout,
+    /// All of it.
+    pub bytes: u32,
+}
+
+impl DecodeLayout {
+    /// The layout for 16-bit elements, `stages` per ring.
+    #[expect(clippy::too_many_arguments, reason = "one for each gene that matters")]
+    pub const fn new(
+        tile_q: u32,
+        tile_kv: u32,
+        head_dim_qk: u32,
+        head_dim_v: u32,
+        warps: u32,
+        stages: u32,
+        cluster: u32,
+        copy_engine: bool,
+    ) -> Self {
+        let pad = Self::pad(head_dim_qk, head_dim_v);
+        let block = MmaLayout::new(tile_q, tile_kv, head_dim_qk, head_dim_v, pad, warps, stages, copy_engine);
+        let arrived = PartialLayout::new(tile_q / cluster, head_dim_v);
+        let inbox = round_up(block.bytes, CHUNK);
+        let bytes = if cluster > 1 { inbox + cluster * arrived.bytes } else { block.bytes };
+        Self { block, inbox, arrived, bytes }
+    }
+
+    /// Chunks of padding after each row: none where rows have chunks to permute.
+    pub const fn pad(head_dim_qk: u32, head_dim_v: u32) -> u32 {
+        let permuted = head_dim_qk.is_multiple_of(PANEL) && head_dim_v.is_multiple_of(PANEL);
+        if permuted { 0 } else { 1 }
     }
 }
 

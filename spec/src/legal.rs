@@ -1,7 +1,8 @@
 //! The only place that decides whether a variant fits a problem and a GPU.
 
 use crate::layout::{
-    MmaLayout, PANEL, TiledLayout, WGMMA_REGISTERS, WGMMA_TURNING_REGISTERS, WgmmaLayout, WgmmaSplitLayout,
+    DecodeLayout, MmaLayout, PANEL, TiledLayout, WGMMA_REGISTERS, WGMMA_TURNING_REGISTERS, WgmmaLayout,
+    WgmmaSplitLayout,
 };
 use crate::{
     AttentionArgs, BlockOrder, BlockWalk, DeviceLimits, Divisor, Dtype, Family, Features, Gene, MapBoxes, Problem, Sm,
@@ -229,6 +230,15 @@ pub enum Illegal {
         /// Why.
         reason: &'static str,
     },
+    /// Too many query rows for the family that packs heads.
+    #[error(
+        "family decode packs {rows} rows, seqlen_q times the query heads that share K and V; at most {} are allowed",
+        MAX_PACKED_ROWS
+    )]
+    PackedRows {
+        /// How many.
+        rows: u32,
+    },
     /// Only some families have entry points with features.
     #[error("family {family} has no kernels with features such as a window; tiled and mma have")]
     Features {
@@ -255,6 +265,8 @@ pub enum Illegal {
 pub const MAX_SEQLEN: u32 = 1 << 29;
 /// The diagonal of a mask that hides nothing.
 pub const FULL_DIAGONAL: i32 = 1 << 30;
+/// Rows that the query heads which share K and V may have together, where they are packed: more are worth tiles of their own.
+const MAX_PACKED_ROWS: u32 = 64;
 const MAX_THREADS: u32 = 1024;
 /// Strides of a tensor map have 40 bits, the last four of them zero.
 const MAX_COPY_STRIDE: i64 = (1 << 40) - 16;
@@ -275,6 +287,9 @@ pub struct LaunchGeometry {
     pub asked_shared_bytes: u32,
     /// Query tiles of one head.
     pub tiles_q: u32,
+    /// Whether the query heads that share K and V are rows of the same tiles: heads are then those of K and V.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub packs_heads: bool,
     /// Which block does what.
     pub walk: BlockWalk,
     /// Whether blocks may start before the kernel before them in the stream is over.
@@ -286,6 +301,11 @@ pub struct LaunchGeometry {
 }
 
 impl LaunchGeometry {
+    /// Heads that have query tiles of their own, over all batch entries.
+    pub const fn heads(&self, problem: &Problem) -> u32 {
+        problem.batch * if self.packs_heads { problem.heads_kv } else { problem.heads_q }
+    }
+
     /// The kernel's argument for tensors at these device addresses; `lse` is 0 if it is not wanted.
     pub fn args(&self, problem: &Problem, [q, k, v, o, lse]: [u64; 5]) -> AttentionArgs {
         let mut strides = problem.strides;
@@ -309,11 +329,11 @@ impl LaunchGeometry {
             o_strides: strides.o,
             heads_q: Divisor::new(problem.heads_q),
             heads_per_kv: Divisor::new(problem.heads_per_kv()),
-            groups: self.walk.groups(problem.batch * problem.heads_q, self.tiles_q),
+            groups: self.walk.groups(self.heads(problem), self.tiles_q),
             seqlen_q: problem.seqlen_q,
             seqlen_kv: problem.seqlen_kv,
             tiles_q: self.tiles_q,
-            tiles_total: self.tiles_q * problem.batch * problem.heads_q,
+            tiles_total: self.tiles_q * self.heads(problem),
             diagonal: problem.diagonal().map_or(FULL_DIAGONAL, |d| d as i32),
             walk: self.walk,
             scale_log2: problem.softmax_scale() * core::f32::consts::LOG2_E,
@@ -331,7 +351,7 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     if !family.takes(problem.dtype) {
         return Err(Illegal::Dtype { family, dtype: problem.dtype });
     }
-    if let Some((gene, _)) = variant.genes().find(|(gene, value)| *value != 0 && !gene.works_on(limits.sm)) {
+    if let Some((gene, _)) = variant.genes().find(|(gene, value)| !gene.works_on(*value, limits.sm)) {
         return Err(Illegal::Together { gene, needs: "a GPU of compute capability 9.0" });
     }
     if problem.needs_features() {
@@ -345,12 +365,16 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
         Family::Tiled => tiled(problem, variant)?,
         Family::Mma => mma(problem, variant)?,
         Family::Wgmma => wgmma(problem, variant)?,
+        Family::Decode => decode(problem, variant)?,
     };
     check_resources(&need, threads, variant.value(Gene::BlocksPerSm).max(1), limits)?;
 
-    let tiles_q = problem.seqlen_q.div_ceil(variant.value(Gene::TileQ));
+    let packs_heads = family == Family::Decode;
+    let (rows, heads) =
+        if packs_heads { (packed_rows(problem), problem.heads_kv) } else { (problem.seqlen_q, problem.heads_q) };
+    let tiles_q = rows.div_ceil(variant.value(Gene::TileQ));
     let cluster = u64::from(variant.value(Gene::Cluster).max(1));
-    let blocks = u64::from(tiles_q) * u64::from(problem.batch) * u64::from(problem.heads_q) * cluster;
+    let blocks = u64::from(tiles_q) * u64::from(problem.batch) * u64::from(heads) * cluster;
     let all_blocks = i32::try_from(blocks).map_err(|_| Illegal::Grid { blocks })?.unsigned_abs();
     let early_launch = variant.value(Gene::EarlyLaunch) == 1;
     // Blocks of launches that overlap take what room there is: two of one launch would meet on a multiprocessor, and others would
@@ -359,18 +383,24 @@ pub fn legal(problem: &Problem, variant: &Variant, limits: &DeviceLimits) -> Res
     let asked_shared_bytes = need.shared_bytes.max(if alone { limits.shared_bytes_per_sm / 2 } else { 0 });
     let persistent = variant.value(Gene::Persistent) == 1;
     let order = BlockOrder::ALL[variant.value(Gene::BlockOrder) as usize % BlockOrder::ALL.len()];
-    let walk = order.walk(problem.batch * problem.heads_q, heads_in_l2(problem, limits));
+    let walk = order.walk(problem.batch * heads, heads_in_l2(problem, limits));
     Ok(LaunchGeometry {
         blocks: if persistent { all_blocks.div_ceil(walk.run()).min(limits.multiprocessors) } else { all_blocks },
         threads,
         shared_bytes: need.shared_bytes,
         asked_shared_bytes,
         tiles_q,
+        packs_heads,
         walk,
         early_launch,
         l2_window: variant.value(Gene::L2Window) == 1,
         boxes: need.boxes,
     })
+}
+
+/// Rows of a tile's head where the query heads that share K and V are packed.
+pub(crate) const fn packed_rows(problem: &Problem) -> u32 {
+    problem.seqlen_q.saturating_mul(problem.heads_per_kv())
 }
 
 /// Query heads whose K and V half of L2 holds: the other half is for those that come before and after, and for Q and O.
@@ -384,7 +414,7 @@ fn heads_in_l2(problem: &Problem, limits: &DeviceLimits) -> u32 {
 fn check_features(variant: &Variant) -> Result<(), Illegal> {
     match variant.family() {
         Family::Tiled | Family::Mma => {}
-        family @ Family::Wgmma => return Err(Illegal::Features { family }),
+        family @ (Family::Wgmma | Family::Decode) => return Err(Illegal::Features { family }),
     }
     // What a block works on is read from memory, which it may not touch so early; pages and packed rows are no boxes of one tensor.
     let never = [Gene::EarlyLaunch, Gene::CopyEngine];
@@ -552,8 +582,7 @@ fn mma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
     let copy_engine = variant.value(Gene::CopyEngine) == 1;
     if copy_engine {
         check_copy_strides(problem)?;
-        let panels = [problem.head_dim_qk, problem.head_dim_v].iter().all(|head_dim| head_dim.is_multiple_of(PANEL));
-        if !panels || pad != 0 || variant.value(Gene::CacheHint) != 0 {
+        if !fills_panels(problem) || pad != 0 || variant.value(Gene::CacheHint) != 0 {
             let needs = "head_dims that are multiples of 64, shared_pad=0 and cache_hint=0";
             return Err(Illegal::Together { gene: Gene::CopyEngine, needs });
         }
@@ -568,12 +597,49 @@ fn mma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
         variant.value(Gene::Stages),
         copy_engine,
     );
+    let boxes = copy_engine.then_some(MapBoxes { q: tile_q, kv: tile_kv });
+    Ok(Need { shared_bytes: layout.bytes, registers: warp_registers(problem, variant, rows), boxes })
+}
+
+/// Whether rows are whole panels, as the copy engine leaves them.
+fn fills_panels(problem: &Problem) -> bool {
+    [problem.head_dim_qk, problem.head_dim_v].iter().all(|head_dim| head_dim.is_multiple_of(PANEL))
+}
+
+/// Registers of a thread for so many rows of a warp of `mma.sync`.
+fn warp_registers(problem: &Problem, variant: &Variant, rows: u32) -> u32 {
     // Accumulators of 16 x 8 take 4 registers of each lane; Q fragments of 16 x 16 as many.
     let (qk16, v16) = (problem.head_dim_qk.div_ceil(16), problem.head_dim_v.div_ceil(16));
     let q = if variant.value(Gene::QInRegisters) == 1 { qk16 * 4 } else { 0 };
-    let registers = rows / 16 * (tile_kv / 2 + v16 * 8 + q + 4);
+    rows / 16 * (variant.value(Gene::TileKv) / 2 + v16 * 8 + q + 4)
+}
+
+fn decode(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
+    let (tile_q, tile_kv) = (variant.value(Gene::TileQ), variant.value(Gene::TileKv));
+    check_alignment(problem, crate::layout::CHUNK)?;
+    let rows = packed_rows(problem);
+    if rows > MAX_PACKED_ROWS {
+        return Err(Illegal::PackedRows { rows });
+    }
+    let copy_engine = variant.value(Gene::CopyEngine) == 1;
+    if copy_engine {
+        check_copy_strides(problem)?;
+        if !fills_panels(problem) {
+            return Err(Illegal::Together { gene: Gene::CopyEngine, needs: "head_dims that are multiples of 64" });
+        }
+    }
+    let layout = DecodeLayout::new(
+        tile_q,
+        tile_kv,
+        problem.head_dim_qk,
+        problem.head_dim_v,
+        variant.value(Gene::Warps),
+        variant.value(Gene::Stages),
+        variant.value(Gene::Cluster),
+        copy_engine,
+    );
     let boxes = copy_engine.then_some(MapBoxes { q: tile_q, kv: tile_kv });
-    Ok(Need { shared_bytes: layout.bytes, registers, boxes })
+    Ok(Need { shared_bytes: layout.bytes, registers: warp_registers(problem, variant, tile_q), boxes })
 }
 
 fn wgmma(problem: &Problem, variant: &Variant) -> Result<Need, Illegal> {
@@ -688,12 +754,44 @@ mod tests {
             shared_bytes: 64 * 128 + 2 * 2 * 64 * 128,
             asked_shared_bytes: 64 * 128 + 2 * 2 * 64 * 128,
             tiles_q: 8,
+            packs_heads: false,
             walk: BlockOrder::HeadsFirst.walk(8, 8),
             early_launch: false,
             l2_window: false,
             boxes: None,
         };
         assert_eq!(geometry, expected);
+    }
+
+    #[test]
+    fn heads_that_share_keys_are_rows_of_one_tile() {
+        let decode = |genes: &str| genes.parse::<Variant>().unwrap();
+        let variant = decode("decode:tile_q=16,tile_kv=32,warps=4,cluster=4,stages=2,blocks_per_sm=1,copy_engine=1");
+        let problem = Problem::DECODE.with_seqlens(5, 8192);
+        let geometry = legal(&problem, &variant, &DeviceLimits::H100).unwrap();
+        assert_eq!(
+            (geometry.tiles_q, geometry.heads(&problem), geometry.blocks),
+            (2, 8, 2 * 8 * 4),
+            "20 rows of 8 heads"
+        );
+        let args = geometry.args(&problem, [0; 5]);
+        assert_eq!((args.tiles_total, args.groups.split(15)), (16, (1, 7)));
+        let refusal = |problem: &Problem, variant, limits| legal(problem, variant, limits).unwrap_err().to_string();
+        assert_eq!(
+            refusal(&problem.with_seqlens(17, 8192), &variant, &DeviceLimits::H100),
+            "family decode packs 68 rows, seqlen_q times the query heads that share K and V; at most 64 are allowed"
+        );
+        assert_eq!(
+            refusal(&problem, &variant, &DeviceLimits::A100),
+            "gene cluster set so needs a GPU of compute capability 9.0"
+        );
+        let narrow = Problem { head_dim_qk: 80, ..problem }.in_bshd();
+        assert_eq!(
+            refusal(&narrow, &variant, &DeviceLimits::H100),
+            "gene copy_engine set so needs head_dims that are multiples of 64"
+        );
+        let alone = decode("decode:tile_q=16,tile_kv=32,warps=4,cluster=1,stages=2,blocks_per_sm=1");
+        assert!([DeviceLimits::A100, DeviceLimits::H100].iter().all(|limits| legal(&narrow, &alone, limits).is_ok()));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub enum ParseError {
     #[error("the problem has no {0}; give for example b1-h8-s512-d64-f16")]
     Missing(&'static str),
     /// The family is not known.
-    #[error("unknown kernel family; known are tiled, mma and wgmma")]
+    #[error("unknown kernel family; known are tiled, mma, wgmma and decode")]
     Family,
     /// A gene is not known, not of this family, or has a value it cannot have.
     #[error("gene number {0} of the variant is unknown, not of this family, or has a value it cannot have")]

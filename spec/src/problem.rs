@@ -109,6 +109,9 @@ impl Problem {
     /// The shape the project began with: B1 H8 S512 d64 fp16, full attention.
     pub const SEED: Self = Self::new(1, 8, 512, 64, Dtype::F16);
 
+    /// A step of decoding: a query row of each of 32 heads, which share 8 heads of 8192 keys, d128 fp16.
+    pub const DECODE: Self = Self::new(1, 32, 8192, 128, Dtype::F16).with_heads_kv(8).with_seqlens(1, 8192);
+
     /// The same problem with other lengths; strides become contiguous BSHD.
     pub const fn with_seqlens(mut self, seqlen_q: u32, seqlen_kv: u32) -> Self {
         self.seqlen_q = seqlen_q;

@@ -70,7 +70,7 @@ impl Variant {
     /// Threads of a block.
     pub(crate) const fn threads(&self) -> u32 {
         match self.family {
-            Family::Tiled | Family::Mma => 32 * self.value(Gene::Warps),
+            Family::Tiled | Family::Mma | Family::Decode => 32 * self.value(Gene::Warps),
             // Warpgroups that share the keys, or one per 64 query rows and one that copies.
             Family::Wgmma => match self.value(Gene::KvSplit) {
                 1 => 128 * (self.value(Gene::TileQ) / 64 + 1),

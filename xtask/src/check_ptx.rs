@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use builder::check::{GenePairs, objections};
-use builder::{Library, Machine};
+use builder::{Library, Machine, space};
 use clap::Args;
-use spec::{Family, Problem, Sm};
+use spec::{DeviceLimits, Family, Problem, Sm};
 
 use crate::selection::Selection;
 
@@ -38,7 +38,10 @@ pub(crate) fn check(library: &Library, selection: &Selection, strict: bool) -> R
     for sm in selection.targets() {
         errors += kernels(library, selection, sm, strict)?;
         for family in selection.families().into_iter().filter(|family| family.runs_on(sm)) {
-            for problem in selection.problems() {
+            let limits = DeviceLimits::of(sm);
+            let has_variants = |problem: &&Problem| space::variants(problem, family, &limits).next().is_some();
+            // A gene that shows itself in one space is alive.
+            if let Some(problem) = selection.problems().iter().find(has_variants) {
                 errors += genes(library, problem, family, sm, selection.seed())?;
             }
         }

@@ -38,12 +38,12 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// So many kernels of each family and target from the space of the seed shape.
+    /// So many kernels of each family and target from the spaces of the seed shape and of a step of decoding.
     pub(crate) fn sample(count: usize) -> Self {
         Self {
             sm: Vec::new(),
             family: Vec::new(),
-            space: vec![Problem::SEED],
+            space: vec![Problem::SEED, Problem::DECODE],
             only: Part::default(),
             sample: Some(count),
             kernels: None,

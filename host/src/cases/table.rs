@@ -53,6 +53,7 @@ pub fn suite(problem: &Problem, extent: Extent) -> Vec<Case> {
     cases.extend(distributions(problem, large));
     cases.extend(tails(problem, large));
     cases.extend(heads(problem));
+    cases.extend(decoding(problem));
     cases.extend(layouts(problem));
     cases.extend(field::cases(problem, large));
     cases
@@ -119,6 +120,28 @@ fn distributions(problem: &Problem, large: bool) -> Vec<Case> {
                 cases.push(Case::new(name, plain(problem, [1, 2, 1], lengths, mask), distribution, seed));
             }
         }
+    }
+    cases
+}
+
+/// A few rows of the heads that share K and V, as many as one tile of them holds: every distribution, one row of more keys than a cluster
+/// holds at once, rows whose heads are in two tiles, and as many rows as there may be.
+fn decoding(problem: &Problem) -> Vec<Case> {
+    let causal = Mask::Causal(Align::BottomRight);
+    let case = |name: &str, heads, lengths, mask, distribution| {
+        Case::new(format!("decoding/{name}"), plain(problem, heads, lengths, mask), distribution, 60)
+    };
+    let mut cases = vec![
+        case("one-row", [1, 16, 2], [1, 1500], Mask::Full, Distribution::Normal),
+        case("parted-rows", [2, 6, 2], [7, 300], causal, Distribution::Normal),
+        case("two-tiles", [1, 12, 1], [3, 400], causal, Distribution::Normal),
+        case("most-rows", [1, 8, 1], [8, 200], causal, Distribution::Normal),
+    ];
+    for distribution in Distribution::ALL.into_iter().filter(|distribution| *distribution != Distribution::BrokenValues)
+    {
+        // Only this mask hides keys from every row.
+        let mask = if distribution == Distribution::HiddenNan { Mask::Causal(Align::TopLeft) } else { causal };
+        cases.push(case(&format!("{distribution:?}"), [1, 4, 2], [5, 150], mask, distribution));
     }
     cases
 }

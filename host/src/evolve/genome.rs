@@ -124,8 +124,9 @@ pub fn spread(space: &Space, start: &[Variant], count: usize, rng: &mut ChaCha8R
     let mut chosen: Vec<Variant> = start.to_vec();
     let sample: Vec<Variant> = (0..SAMPLE).filter_map(|_| space.draw(rng)).collect();
     let mut picked = Vec::new();
+    let families = space.families();
     for turn in 0..count {
-        let family = spec::Family::ALL[turn % spec::Family::ALL.len()];
+        let Some(&family) = families.get(turn % families.len().max(1)) else { break };
         let nearest = |candidate: &Variant| chosen.iter().map(|c| distance(c, candidate)).fold(f64::INFINITY, f64::min);
         let candidates = sample.iter().filter(|candidate| !chosen.contains(candidate));
         let furthest = candidates
@@ -198,6 +199,6 @@ mod tests {
         let space = fixture::wide();
         let picked = spread(space, &[], 5, &mut ChaCha8Rng::seed_from_u64(1));
         assert_eq!(picked.len(), 5);
-        assert!(Family::ALL.iter().all(|family| picked.iter().any(|v| v.family() == *family)));
+        assert!(space.families().iter().all(|family| picked.iter().any(|v| v.family() == *family)));
     }
 }

@@ -125,7 +125,10 @@ impl<'a> Request<'a> {
                 effects: context.insights.effects(&own),
                 rules: context.insights.rules.iter().map(|rule| rule.text.as_str()).collect(),
             },
-            space: Space { members: members.len(), families: Family::ALL.into_iter().map(family).collect() },
+            space: Space {
+                members: members.len(),
+                families: context.space.families().into_iter().map(family).collect(),
+            },
         }
     }
 }

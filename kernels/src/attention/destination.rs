@@ -2,14 +2,27 @@
 
 use spec::AttentionArgs;
 
-use super::{Coordinates, Rows};
+use super::{Coordinates, Rows, Source};
 use crate::gpu::Global;
 
-/// Where the rows of a query tile and their LSE go.
+/// Rows that a tile's output goes to.
+pub trait Target: Source {
+    /// How far the LSE of a row is from that of the tile's first row.
+    fn lse_index(&self, row: u32) -> u32;
+}
+
+impl Target for Rows {
+    #[inline(always)]
+    fn lse_index(&self, row: u32) -> u32 {
+        row
+    }
+}
+
+/// Where the rows of a query tile and their LSE go; rows of one head, unless [packed](super::PackedRows).
 #[derive(Clone, Copy, Debug)]
-pub struct Destination {
+pub struct Destination<R = Rows> {
     /// O from the tile's first row on.
-    pub o: Rows,
+    pub o: R,
     /// LSE of that row; null if it is not wanted.
     pub lse: Global,
     /// Rows of the tile that exist.
@@ -29,12 +42,14 @@ impl Destination {
             rows,
         }
     }
+}
 
+impl<R: Target> Destination<R> {
     /// Writes the LSE of a row of the tile if it is wanted and the row exists.
     #[inline(always)]
     pub fn store_lse(&self, row: u32, lse: f32) {
         if !self.lse.is_null() && row < self.rows {
-            self.lse.at(i64::from(row) * 4).store_f32(lse);
+            self.lse.at(i64::from(self.o.lse_index(row)) * 4).store_f32(lse);
         }
     }
 }

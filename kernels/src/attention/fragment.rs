@@ -22,10 +22,32 @@ pub fn finish_scores<const N: usize>(
     }
     if mask.hides_any(first_row, first_key + N as u32 * 8) {
         let row = first_row + lane.row();
-        let visible = [mask.visible(row), mask.visible(row + 8)];
-        let key = first_key + lane.column();
-        each(scores, |x, half, column| if key + column >= visible[half] { f32::NEG_INFINITY } else { x });
+        hide(scores, [mask.visible(row), mask.visible(row + 8)], first_key, lane);
     }
+}
+
+/// Like [`finish_scores`] for a lane's rows that see so many keys each, if their tile does not see all keys of the fragment.
+#[inline(always)]
+pub fn finish_rows<const N: usize>(
+    scores: &mut [[f32; 4]; N],
+    scale: &Scale,
+    visible: Option<[u32; 2]>,
+    first_key: u32,
+    lane: Lane,
+) {
+    if scale.turns() {
+        each(scores, |x, _, _| scale.turn(x));
+    }
+    if let Some(visible) = visible {
+        hide(scores, visible, first_key, lane);
+    }
+}
+
+/// Hides the keys that a lane's two rows do not see.
+#[inline(always)]
+fn hide<const N: usize>(scores: &mut [[f32; 4]; N], visible: [u32; 2], first_key: u32, lane: Lane) {
+    let key = first_key + lane.column();
+    each(scores, |x, half, column| if key + column >= visible[half] { f32::NEG_INFINITY } else { x });
 }
 
 /// The scores of 16 rows in a warp's fragment.

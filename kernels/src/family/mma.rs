@@ -6,7 +6,7 @@
 
 mod ring;
 
-use ring::Ring;
+pub(super) use ring::Ring;
 use spec::{AttentionArgs, layout::MmaLayout};
 
 use crate::attention::{
@@ -33,8 +33,10 @@ pub trait Genes {
     const TILE_KV: u32;
     /// Warps of a block.
     const WARPS: u32;
-    /// Groups that share the keys.
+    /// Groups of a block that share the keys.
     const KV_SPLIT: u32;
+    /// Groups that share them over all blocks of a cluster.
+    const SHARES: u32 = Self::KV_SPLIT;
     /// K/V tiles a group's ring holds.
     const STAGES: u32;
     /// Whether Q stays in registers.
@@ -69,7 +71,7 @@ pub trait Genes {
 }
 
 /// Scores or outputs of a warp: `R` x 16 rows, `N` x 8 columns.
-type Accumulator<const R: usize, const N: usize> = [[[f32; 4]; N]; R];
+pub(super) type Accumulator<const R: usize, const N: usize> = [[[f32; 4]; N]; R];
 
 /// One block's attention. A warp has `R` x 16 rows; head_dim_qk fills `QK16` x 16 columns, head_dim_v `V8` x 8, a key
 /// tile `KV8` x 8. The copy engine, if it copies, takes the tensor maps of Q, K and V.
@@ -116,7 +118,7 @@ fn attempt<
 
     let shared = Shared::base();
     let block = Loader { thread, threads: 32 * G::WARPS };
-    let ring = Ring::<G>::new(group, thread % G::GROUP_THREADS, &work, maps);
+    let ring = Ring::<G>::new(group, group, thread % G::GROUP_THREADS, &work, maps);
     ring.prepare(block);
     if G::EARLY_LAUNCH {
         overlap_grids();
@@ -192,7 +194,7 @@ struct Place {
 
 /// Loads a warp's Q fragments of 16 columns.
 #[inline(always)]
-fn load_q<const R: usize, const QK16: usize>(
+pub(super) fn load_q<const R: usize, const QK16: usize>(
     q: SharedTile,
     first_row: u32,
     k16: usize,
@@ -209,7 +211,7 @@ fn load_q<const R: usize, const QK16: usize>(
 
 /// `scores += Q K^T` over 16 columns of Q and K.
 #[inline(always)]
-fn add_scores<E: Half, const R: usize, const QK16: usize, const KV8: usize>(
+pub(super) fn add_scores<E: Half, const R: usize, const QK16: usize, const KV8: usize>(
     scores: &mut Accumulator<R, KV8>,
     q: &[[[u32; 4]; QK16]; R],
     k: SharedTile,
@@ -232,7 +234,7 @@ fn add_scores<E: Half, const R: usize, const QK16: usize, const KV8: usize>(
 
 /// `output += P V`.
 #[inline(always)]
-fn add_output<E: Half, const R: usize, const KV8: usize, const V8: usize>(
+pub(super) fn add_output<E: Half, const R: usize, const KV8: usize, const V8: usize>(
     output: &mut Accumulator<R, V8>,
     probabilities: &Accumulator<R, KV8>,
     v: SharedTile,

@@ -29,7 +29,7 @@ pub(super) fn rows(
     tile_q: u32,
     blocks: &[u32],
 ) -> Vec<Row> {
-    let heads = problem.batch * problem.heads_q;
+    let heads = geometry.heads(problem);
     let tiles = geometry.tiles_q * heads;
     // Fewer blocks than query tiles: each takes every so many-th.
     let stride = geometry.blocks.max(1) as usize;
@@ -45,11 +45,18 @@ pub(super) fn rows(
             let group = group.min(heads - first_head);
             let tile = geometry.walk.tile(in_group / group, geometry.tiles_q);
             let head_total = first_head + in_group % group;
-            let (batch, head) = (head_total / problem.heads_q, head_total % problem.heads_q);
+            // Of each head that has tiles, so many query heads are rows one after the other.
+            let packed = if geometry.packs_heads { problem.heads_per_kv() } else { 1 };
+            let first_head = head_total * packed;
+            let (batch, first_head) = (first_head / problem.heads_q, first_head % problem.heads_q);
             let Sequence { first_row, rows, .. } = extras.sequence(problem, batch);
             let first = tile * tile_q;
             let batch = if problem.features.packed_q.is_some() { 0 } else { batch };
-            (first..(first + tile_q).min(rows)).map(move |row| Row { batch, head, row: first_row + row })
+            (first..(first + tile_q).min(rows * packed)).map(move |row| Row {
+                batch,
+                head: first_head + row % packed,
+                row: first_row + row / packed,
+            })
         })
         .collect();
     rows.sort_unstable();
@@ -72,6 +79,7 @@ mod tests {
                 shared_bytes: 0,
                 asked_shared_bytes: 0,
                 tiles_q: 3,
+                packs_heads: false,
                 // Groups of four heads and of two.
                 walk: order.walk(6, 4),
                 early_launch: false,

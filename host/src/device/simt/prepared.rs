@@ -204,6 +204,7 @@ mod tests {
             shared_bytes: 0,
             asked_shared_bytes: 0,
             tiles_q: 5,
+            packs_heads: false,
             walk: BlockOrder::LongestFirst.walk(8, 8),
             early_launch: false,
             l2_window: false,

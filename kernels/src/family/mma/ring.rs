@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::Genes;
-use crate::attention::{Features, Loader, Operand, Span, Work, copy_panels, copy_tile};
+use crate::attention::{Features, Loader, Operand, Source, Span, Work, copy_panels, copy_tile};
 use crate::gpu::{
     CacheHint, HALF_BYTES, Mbarrier, Shared, TensorMap, commit, publish_mbarriers, sync_block, sync_group, wait,
 };
@@ -13,26 +13,33 @@ use crate::tile::SharedTile;
 ///
 /// Threads copy `STAGES - 1` steps ahead. Each of their tiles is two groups of copies, K, then V; Q is one before all of them.
 /// The copy engine fills every stage at once; for Q and each K and V tile there is a barrier.
-pub(super) struct Ring<'a, G: Genes> {
+pub(in crate::family) struct Ring<'a, G: Genes> {
     q: SharedTile,
     k: SharedTile,
     v: SharedTile,
     group: u32,
-    pub(super) loader: Loader,
-    pub(super) work: &'a Work,
+    share: u32,
+    pub(in crate::family) loader: Loader,
+    pub(in crate::family) work: &'a Work,
     /// Keys that some row of the block sees.
     keys: u32,
     /// Key tiles of this group.
-    pub(super) steps: u32,
+    pub(in crate::family) steps: u32,
     /// Where the copy engine finds Q, K and V, if it is to copy.
     maps: Option<[TensorMap; 3]>,
     genes: PhantomData<G>,
 }
 
 impl<'a, G: Genes> Ring<'a, G> {
-    /// That of the `group` of which a thread is number `thread`.
+    /// That of the `group` of which a thread is number `thread`, and which has number `share` among all that share the keys.
     #[inline(always)]
-    pub(super) fn new(group: u32, thread: u32, work: &'a Work, maps: Option<[TensorMap; 3]>) -> Self {
+    pub(in crate::family) fn new(
+        group: u32,
+        share: u32,
+        thread: u32,
+        work: &'a Work,
+        maps: Option<[TensorMap; 3]>,
+    ) -> Self {
         let start = Self::ring(group);
         let tile = |start, pitch, rows| {
             if maps.is_some() {
@@ -48,10 +55,11 @@ impl<'a, G: Genes> Ring<'a, G> {
             k: tile(start, G::LAYOUT.qk_pitch, G::TILE_KV),
             v: tile(start.at(G::STAGES * G::LAYOUT.k_tile), G::LAYOUT.v_pitch, G::TILE_KV),
             group,
+            share,
             loader: Loader { thread, threads: G::GROUP_THREADS },
             work,
             keys,
-            steps: (tiles + G::KV_SPLIT - 1 - group) / G::KV_SPLIT,
+            steps: (tiles + G::SHARES - 1 - share) / G::SHARES,
             maps,
             genes: PhantomData,
         }
@@ -59,20 +67,20 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// First key of a step's tile, and the one after its last that some row of the block sees.
     #[inline(always)]
-    pub(super) fn keys_of(&self, step: u32) -> [u32; 2] {
+    pub(in crate::family) fn keys_of(&self, step: u32) -> [u32; 2] {
         let first = self.first_key(step);
         [first, (first + G::TILE_KV).min(self.keys)]
     }
 
     /// First key of a step's tile.
     #[inline(always)]
-    pub(super) fn first_key(&self, step: u32) -> u32 {
-        (step * G::KV_SPLIT + self.group) * G::TILE_KV
+    pub(in crate::family) fn first_key(&self, step: u32) -> u32 {
+        (step * G::SHARES + self.share) * G::TILE_KV
     }
 
     /// Prepares the copies; nothing is read yet.
     #[inline(always)]
-    pub(super) fn prepare(&self, block: Loader) {
+    pub(in crate::family) fn prepare(&self, block: Loader) {
         if self.maps.is_some() {
             if block.thread == 0 {
                 // One thread: for several at once these instructions are taken one by one, and take longer.
@@ -89,7 +97,7 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// Starts copying Q, by all threads of the `block`, and K and V of the first steps.
     #[inline(always)]
-    pub(super) fn start(&self, features: G::Features, block: Loader) {
+    pub(in crate::family) fn start(&self, features: G::Features, block: Loader) {
         if let Some([q, ..]) = self.maps {
             // By a warp that has no other copies to ask for, if there is one: K is asked for meanwhile.
             if block.thread == block.threads - 32 {
@@ -97,6 +105,25 @@ impl<'a, G: Genes> Ring<'a, G> {
                 let from = [batch, head, first_row];
                 copy_panels(q, Shared::base(), Self::q_full(), from, G::TILE_Q, G::HEAD_DIM_QK);
             }
+        } else {
+            let rows = [self.work.first_row, self.work.first_row + self.work.rows];
+            self.copy_q(&self.work.q, rows, block);
+        }
+        self.start_keys(features);
+    }
+
+    /// Starts copying Q from its `first` row to before its `end`, by all threads of the `block`.
+    #[inline(always)]
+    pub(in crate::family) fn copy_q(&self, source: &impl Source, [first, end]: [u32; 2], block: Loader) {
+        let span = Span { first, end, rows: G::TILE_Q, row_bytes: G::HEAD_DIM_QK * 2 };
+        copy_tile(self.q, source, span, CacheHint::None, block);
+        commit();
+    }
+
+    /// Starts copying K and V of the first steps.
+    #[inline(always)]
+    pub(in crate::family) fn start_keys(&self, features: G::Features) {
+        if self.maps.is_some() {
             if self.leads() {
                 let mut step = 0;
                 while step < G::STAGES {
@@ -106,14 +133,6 @@ impl<'a, G: Genes> Ring<'a, G> {
             }
             return;
         }
-        let rows = Span {
-            first: self.work.first_row,
-            end: self.work.first_row + self.work.rows,
-            rows: G::TILE_Q,
-            row_bytes: G::HEAD_DIM_QK * 2,
-        };
-        copy_tile(self.q, &self.work.q, rows, CacheHint::None, block);
-        commit();
         let mut step = 0;
         while step < G::AHEAD {
             self.copy(step, features);
@@ -123,7 +142,7 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// Waits for Q.
     #[inline(always)]
-    pub(super) fn q(&self) -> SharedTile {
+    pub(in crate::family) fn q(&self) -> SharedTile {
         if self.maps.is_some() {
             Self::q_full().wait(0);
         } else {
@@ -134,9 +153,17 @@ impl<'a, G: Genes> Ring<'a, G> {
         self.q
     }
 
+    /// Waits for Q where threads copied it, whatever copies K and V.
+    #[inline(always)]
+    pub(in crate::family) fn copied_q(&self) -> SharedTile {
+        wait(if self.maps.is_some() { 0 } else { 2 * G::AHEAD });
+        sync_block();
+        self.q
+    }
+
     /// Waits for a step's K and starts the copies of the step that takes the oldest stage.
     #[inline(always)]
-    pub(super) fn next_k(&self, step: u32, features: G::Features) -> SharedTile {
+    pub(in crate::family) fn next_k(&self, step: u32, features: G::Features) -> SharedTile {
         if self.maps.is_some() {
             self.k_full(step).wait(step / G::STAGES % 2);
         } else if G::STAGES == 1 {
@@ -158,7 +185,7 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// Waits for a step's V.
     #[inline(always)]
-    pub(super) fn next_v(&self, step: u32) -> SharedTile {
+    pub(in crate::family) fn next_v(&self, step: u32) -> SharedTile {
         if self.maps.is_some() {
             self.v_full(step).wait(step / G::STAGES % 2);
         } else {
@@ -170,7 +197,7 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// Lets the copy engine have the tiles of a step that this warp is past.
     #[inline(always)]
-    pub(super) fn release(&self, step: u32) {
+    pub(in crate::family) fn release(&self, step: u32) {
         if self.maps.is_some() && step + G::STAGES < self.steps {
             self.sync();
             if self.leads() {
@@ -181,7 +208,7 @@ impl<'a, G: Genes> Ring<'a, G> {
 
     /// Waits until the group is past its last step and nothing is copied to the ring any more, so that it can be put to other use.
     #[inline(always)]
-    pub(super) fn drain(&self) {
+    pub(in crate::family) fn drain(&self) {
         // The copy engine brings nothing that the group has not waited for.
         if self.maps.is_none() {
             wait(0);
