@@ -57,21 +57,21 @@ pub(super) fn run(command: Command) -> Result<()> {
         }
         Command::Table { check } => {
             let root = Project::find()?.root().to_owned();
-            let bench = table::Bench::read(&root, table::newest(&root)?)?;
+            let newest = table::Newest::read(&root)?;
             let path = root.join("README.md");
             let at = || path.display().to_string();
             let readme = std::fs::read_to_string(&path).with_context(at)?;
-            let new = table::put(&readme, &bench.markdown()).with_context(at)?;
+            let new = table::put(&readme, &newest.markdown()).with_context(at)?;
             if check {
                 ensure!(
                     new == readme,
-                    "{}: its table is not that of the newest bench; host record table writes it",
+                    "{}: its table is not that of the newest benches; host record table writes it",
                     at()
                 );
                 return Ok(());
             }
             file::write(&path, new.as_bytes())?;
-            print!("{}", bench.shapes());
+            print!("{}", newest.shapes());
         }
         Command::ToT4 { record, results } => {
             let sweep = Sweep::read(&record)?;

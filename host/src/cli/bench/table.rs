@@ -21,8 +21,8 @@ const PEERS: &str = "peers.jsonl";
 const BEGIN: &str = "<!-- written by `host record table` -->";
 const END: &str = "<!-- end -->";
 
-/// The newest bench of the project at `root`.
-pub(in crate::cli) fn newest(root: &Path) -> Result<PathBuf> {
+/// The benches of the project at `root`, the newest first.
+fn folders(root: &Path) -> Result<Vec<PathBuf>> {
     let folder = root.join(BENCHES);
     let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
     let mut names = Vec::new();
@@ -30,8 +30,9 @@ pub(in crate::cli) fn newest(root: &Path) -> Result<PathBuf> {
         let name = entry.with_context(|| folder.display().to_string())?.file_name().to_string_lossy().into_owned();
         names.push((date(&name).map(str::to_owned), name));
     }
-    let (_, name) = names.into_iter().max().with_context(|| format!("{}: there is no bench", folder.display()))?;
-    Ok(Path::new(BENCHES).join(name))
+    ensure!(!names.is_empty(), "{}: there is no bench", folder.display());
+    names.sort_unstable();
+    Ok(names.into_iter().rev().map(|(_, name)| Path::new(BENCHES).join(name)).collect())
 }
 
 /// The first date in a name.
@@ -114,7 +115,7 @@ impl Compared<'_> {
 
 /// Ours and the peers' of one bench.
 #[derive(Debug)]
-pub(in crate::cli) struct Bench {
+struct Bench {
     /// Its folder, from the project's root.
     folder: PathBuf,
     ours: Timings,
@@ -122,6 +123,7 @@ pub(in crate::cli) struct Bench {
 }
 
 /// Shapes that say one thing, none of which an earlier group has.
+#[derive(Debug)]
 struct Group {
     name: String,
     /// By element type, in the order of [`Dtype::HALVES`].
@@ -163,7 +165,7 @@ impl Group {
 
 impl Bench {
     /// The bench in a folder of the project at `root`.
-    pub(in crate::cli) fn read(root: &Path, folder: PathBuf) -> Result<Self> {
+    fn read(root: &Path, folder: PathBuf) -> Result<Self> {
         let [ours, peers] = [OURS, PEERS].map(|name| Timings::read(&root.join(&folder).join(name)));
         let (ours, peers) = (ours?, peers?);
         let [here, there] = [&ours, &peers].map(|timings| timings.about("gpu"));
@@ -180,57 +182,14 @@ impl Bench {
         shapes.iter().filter_map(compared).collect()
     }
 
-    /// For README: the groups of which something was measured.
-    pub(in crate::cli) fn markdown(&self) -> String {
-        let mut text = format!(
-            "On {}, driver {}, against the fastest of {} ([ours]({folder}/{OURS}), [theirs]({folder}/{PEERS}), with PyTorch {}):\n\
-             the geometric mean of their time over ours, and the worst shape's. Above 1 we are faster.\n\n| suite |",
-            self.ours.about("gpu"),
-            self.ours.about("driver"),
-            self.peer_names(),
-            self.peers.about("torch"),
-            folder = self.folder.display(),
-        );
-        text += &Dtype::HALVES.map(|dtype| format!(" {} | worst |", dtype.name())).concat();
-        text += &format!("\n|---|{}\n", "---|---|".repeat(Dtype::HALVES.len()));
-        for group in Group::all() {
-            let cells = group.shapes.each_ref().map(|shapes| (self.compared(shapes), shapes.len()));
-            if cells.iter().all(|(compared, _)| compared.is_empty()) {
-                continue;
-            }
-            text += &format!("| {} |", group.title());
-            for (compared, all) in cells {
-                let Some(worst) = compared.iter().map(Compared::ratio).min_by(f64::total_cmp) else {
-                    text += " not measured | |";
-                    continue;
-                };
-                let part = if compared.len() < all { format!(", {} of {all}", compared.len()) } else { String::new() };
-                text += &format!(" x{:.2}{part} | x{worst:.2} |", geometric_mean(&compared));
-            }
-            text.push('\n');
-        }
-        text
+    /// Where it is and what it was measured with.
+    fn source(&self) -> String {
+        let folder = self.folder.display();
+        format!("[ours]({folder}/{OURS}), [theirs]({folder}/{PEERS}), with PyTorch {}", self.peers.about("torch"))
     }
 
-    /// For the terminal: every shape.
-    pub(in crate::cli) fn shapes(&self) -> String {
-        let mut text = String::new();
-        for group in Group::all() {
-            for compared in group.shapes.iter().map(|shapes| self.compared(shapes)).filter(|all| !all.is_empty()) {
-                // Writing to a string cannot fail.
-                let _ = writeln!(text, "{} {}", group.name, compared[0].problem.dtype.name());
-                for of in &compared {
-                    let Compared { problem, ours_us, peer_us, peer } = of;
-                    let ratio = of.ratio();
-                    let _ = writeln!(
-                        text,
-                        "  {:<60} {ours_us:10.2} us  {peer:<10} {peer_us:10.2} us  x{ratio:.2}",
-                        problem.to_string()
-                    );
-                }
-            }
-        }
-        text
+    fn measured(&self, group: &Group) -> bool {
+        group.shapes.iter().any(|shapes| !self.compared(shapes).is_empty())
     }
 
     /// The peers that have times, and of which element types if not of all.
@@ -255,6 +214,94 @@ impl Bench {
     }
 }
 
+/// Of each group of shapes the newest bench in which some of it was measured, on the GPU of the newest of all.
+#[derive(Debug)]
+pub(in crate::cli) struct Newest {
+    /// Those that are needed, the newest first.
+    benches: Vec<Bench>,
+    /// The groups of which something was measured, each with the number of its bench.
+    groups: Vec<(Group, usize)>,
+}
+
+impl Newest {
+    /// Those of the project at `root`.
+    pub(in crate::cli) fn read(root: &Path) -> Result<Self> {
+        let (mut benches, mut groups, mut missing) = (Vec::<Bench>::new(), Vec::new(), Group::all());
+        for folder in folders(root)? {
+            if missing.is_empty() {
+                break;
+            }
+            let bench = Bench::read(root, folder)?;
+            if benches.first().is_some_and(|newest| newest.ours.about("gpu") != bench.ours.about("gpu")) {
+                continue;
+            }
+            let (found, others): (Vec<_>, Vec<_>) = missing.into_iter().partition(|group| bench.measured(group));
+            missing = others;
+            if benches.is_empty() || !found.is_empty() {
+                groups.extend(found.into_iter().map(|group| (group, benches.len())));
+                benches.push(bench);
+            }
+        }
+        Ok(Self { benches, groups })
+    }
+
+    /// For README.
+    pub(in crate::cli) fn markdown(&self) -> String {
+        let newest = &self.benches[0];
+        let mut text = format!(
+            "On {}, driver {}, against the fastest of {} ({}):\n\
+             the geometric mean of their time over ours, and the worst shape's. Above 1 we are faster.\n\n| suite |",
+            newest.ours.about("gpu"),
+            newest.ours.about("driver"),
+            newest.peer_names(),
+            newest.source(),
+        );
+        text += &Dtype::HALVES.map(|dtype| format!(" {} | worst |", dtype.name())).concat();
+        text += &format!("\n|---|{}\n", "---|---|".repeat(Dtype::HALVES.len()));
+        for (group, bench) in &self.groups {
+            text += &format!("| {} |", group.title());
+            for shapes in &group.shapes {
+                let compared = self.benches[*bench].compared(shapes);
+                let Some(worst) = compared.iter().map(Compared::ratio).min_by(f64::total_cmp) else {
+                    text += " not measured | |";
+                    continue;
+                };
+                let (count, all) = (compared.len(), shapes.len());
+                let part = if count < all { format!(", {count} of {all}") } else { String::new() };
+                text += &format!(" x{:.2}{part} | x{worst:.2} |", geometric_mean(&compared));
+            }
+            text.push('\n');
+        }
+        for (number, bench) in self.benches.iter().enumerate().skip(1) {
+            let of = self.groups.iter().filter(|(_, bench)| *bench == number).map(|(group, _)| group.name.as_str());
+            text += &format!("\nOf another run: {} ({}).\n", of.collect::<Vec<_>>().join(", "), bench.source());
+        }
+        text
+    }
+
+    /// For the terminal: every shape.
+    pub(in crate::cli) fn shapes(&self) -> String {
+        let mut text = String::new();
+        for (group, bench) in &self.groups {
+            let compared = group.shapes.iter().map(|shapes| self.benches[*bench].compared(shapes));
+            for compared in compared.filter(|all| !all.is_empty()) {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{} {}", group.name, compared[0].problem.dtype.name());
+                for of in &compared {
+                    let Compared { problem, ours_us, peer_us, peer } = of;
+                    let ratio = of.ratio();
+                    let _ = writeln!(
+                        text,
+                        "  {:<60} {ours_us:10.2} us  {peer:<10} {peer_us:10.2} us  x{ratio:.2}",
+                        problem.to_string()
+                    );
+                }
+            }
+        }
+        text
+    }
+}
+
 fn geometric_mean(compared: &[Compared<'_>]) -> f64 {
     let logarithms: f64 = compared.iter().map(|of| of.ratio().ln()).sum();
     (logarithms / compared.len() as f64).exp()
@@ -267,10 +314,13 @@ mod tests {
     use super::*;
     use crate::cli::bench::row::Measured;
 
-    /// A project with two benches; of the newer one, the seed's fp16 shapes and one short bf16 shape were measured.
+    /// A project with a bench of these lines, which is its newest, and one of the day before with a shape to decode.
     fn project(lines: [&[(Problem, &str, f64)]; 2]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        for (folder, lines) in [("b-1999-12-31", [&[][..]; 2]), ("a-2000-01-01", lines), ("a-2000-01-00-z", [&[]; 2])] {
+        let step = &[(problems(Suite::Decode, Dtype::F16)[0], "v", 3.0), (Problem::SEED, "v", 1.0)][..];
+        for (folder, lines) in
+            [("b-1999-12-31", [step; 2]), ("a-2000-01-01", lines), ("a-2000-01-00-z", [&step[1..]; 2])]
+        {
             let folder = root.path().join(BENCHES).join(folder);
             fs::create_dir_all(&folder).unwrap();
             for (name, rows) in [OURS, PEERS].iter().zip(lines) {
@@ -297,9 +347,7 @@ mod tests {
             &[(full, "v", 4.0), (causal, "v", 5.0), (causal, "w", 4.0), (short, "v", 20.0)],
             &[(full, "flash", 9.0), (full, "cudnn", 8.0), (causal, "cudnn", 32.0), (short, "fa3", 10.0)],
         ]);
-        let folder = newest(root.path()).unwrap();
-        assert_eq!(folder, Path::new("records/bench/a-2000-01-01"));
-        let bench = Bench::read(root.path(), folder).unwrap();
+        let newest = Newest::read(root.path()).unwrap();
         let expected = "\
 On G, driver 1, against the fastest of cuDNN (float16), FlashAttention-3 (bfloat16) and FlashAttention-2 (float16) \
 ([ours](records/bench/a-2000-01-01/ours.jsonl), [theirs](records/bench/a-2000-01-01/peers.jsonl), with PyTorch 2):
@@ -309,16 +357,19 @@ the geometric mean of their time over ours, and the worst shape's. Above 1 we ar
 |---|---|---|---|---|
 | seed (2 shapes, S 512) | x4.00 | x2.00 | not measured | |
 | short (15 shapes, S 128 to 1024) | not measured | | x0.50, 1 of 15 | x0.50 |
+| decode (8 shapes, S 1024 to 32k) | x1.00, 1 of 8 | x1.00 | not measured | |
+
+Of another run: decode ([ours](records/bench/b-1999-12-31/ours.jsonl), [theirs](records/bench/b-1999-12-31/peers.jsonl), with PyTorch 2).
 ";
-        assert_eq!(bench.markdown(), expected);
-        assert_eq!(bench.shapes().matches(" us  x").count(), 3);
+        assert_eq!(newest.markdown(), expected);
+        assert_eq!(newest.shapes().matches(" us  x").count(), 4);
     }
 
     #[test]
     fn times_of_two_gpus_are_not_compared_and_nonsense_is_named() {
         let one = &[(Problem::SEED, "v", 4.0)][..];
         let root = project([one, one]);
-        let folder = newest(root.path()).unwrap();
+        let folder = folders(root.path()).unwrap().swap_remove(0);
         let peers = root.path().join(&folder).join(PEERS);
         let text = fs::read_to_string(&peers).unwrap();
         let refused = |from: &str, to: &str| {
