@@ -65,7 +65,7 @@ pub(super) fn rows(
 
 #[cfg(test)]
 mod tests {
-    use spec::{BlockOrder, Dtype};
+    use spec::{BlockOrder, DeviceLimits, Dtype, legal};
 
     use super::*;
 
@@ -96,6 +96,18 @@ mod tests {
                 matches!(order, BlockOrder::LongestFirst | BlockOrder::GroupsLongestFirst | BlockOrder::Folded);
             assert_eq!(last_tile.len(), if reversed { 16 } else { 5 });
         }
+    }
+
+    #[test]
+    fn packed_heads_are_rows_one_after_the_other() {
+        let problem = Problem::new(2, 6, 7, 64, Dtype::F16).with_heads_kv(2);
+        let variant = "decode:tile_q=16,tile_kv=16,warps=2,cluster=1,stages=1,blocks_per_sm=1".parse().unwrap();
+        let geometry = legal(&problem, &variant, &DeviceLimits::H100).unwrap();
+        let written = |blocks: &[u32]| rows(&problem, &Extras::default(), &geometry, 16, blocks);
+        assert_eq!(written(&[0, 1, 2, 3, 4, 5, 6, 7]), Row::all(&problem));
+        // 21 rows of three heads: 16 end with the first head of row 5.
+        let second: Vec<_> = written(&[7]).iter().map(|row| (row.batch, row.head, row.row)).collect();
+        assert_eq!(second, [(1, 3, 6), (1, 4, 5), (1, 4, 6), (1, 5, 5), (1, 5, 6)]);
     }
 
     #[test]
