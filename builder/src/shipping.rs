@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use spec::{Kernel, Sm};
+use spec::{Family, Kernel, Sm};
 use tempfile::TempDir;
 
 use crate::batch::{Batch, CATALOG_PARALLELISM};
@@ -41,10 +41,10 @@ impl Library {
         Catalog::write(&self.project().catalog(), &origin.sources, &origin.recipe, &origin.toolchain, shipped)
     }
 
-    /// Checks that the catalog is whole and made of the sources at hand, and compiles a batch of each target again, where
+    /// Checks that the catalog is whole and made of the sources at hand, and compiles some of each target again, where
     /// that can be done. A new compiler alone is no error.
     ///
-    /// It is the batch that the catalog was made with: a kernel's PTX can depend on which others are compiled beside it.
+    /// They are batches that the catalog was made with: a kernel's PTX can depend on which others are compiled beside it.
     pub fn check_catalog(&self) -> Result<CatalogState, BuildError> {
         let folder = self.project().catalog();
         let stale = |reason: &str| BuildError::Malformed {
@@ -65,7 +65,7 @@ impl Library {
         let afresh = self.clone().keeping_in(scratch.path()).for_catalog();
         let (mut compared, mut objections) = (0, Vec::new());
         for sm in Sm::ALL {
-            let kernels = some_batch(catalog, sm);
+            let kernels = some_batches(catalog, sm);
             for (kernel, built) in kernels.iter().zip(afresh.ptx(&kernels, sm)) {
                 let built = built?;
                 let Some(entry) = catalog.entries(sm).find(|entry| entry.kernel == *kernel) else { continue };
@@ -100,12 +100,17 @@ fn check_whole(catalog: &Catalog) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// One of the batches that a target's kernels were compiled in: the middle one, where all families are near.
-fn some_batch(catalog: &Catalog, sm: Sm) -> Vec<Kernel> {
+/// Some of the batches that a target's kernels were compiled in: the middle one, where all other families are near, and of those that
+/// decode.
+fn some_batches(catalog: &Catalog, sm: Sm) -> Vec<Kernel> {
     let kernels: BTreeSet<_> = catalog.entries(sm).map(|entry| entry.kernel).collect();
-    let mut batches = Batch::share_out(&Vec::from_iter(kernels), CATALOG_PARALLELISM);
-    let middle = batches.len() / 2;
-    if middle < batches.len() { batches.swap_remove(middle).kernels } else { Vec::new() }
+    let (decoding, others): (Vec<_>, Vec<_>) =
+        kernels.into_iter().partition(|kernel| kernel.family() == Some(Family::Decode));
+    let middle = |kernels: Vec<Kernel>| {
+        let batches = Batch::share_out(&kernels, CATALOG_PARALLELISM);
+        batches.get(batches.len() / 2).map_or(Vec::new(), |batch| batch.kernels.clone())
+    };
+    [middle(others), middle(decoding)].concat()
 }
 
 /// Spills that the catalog's module does not have. Registers may differ from compiler to compiler.

@@ -144,10 +144,10 @@ mod tests {
         let named = Variant::smallest(Family::Tiled).kernel(&wide);
         std::fs::write(&file, format!("{named}\n\n")).unwrap();
         let mut selection = Selection { family: vec![Family::Tiled], ..Selection::sample(5) };
-        assert_eq!(selection.kernels(Sm::Sm80).unwrap().len(), 5);
+        assert_eq!(selection.kernels(Sm::Sm80).unwrap().len(), 10, "of two problems");
         selection.kernels = Some(file.clone());
         assert!(selection.kernels(Sm::Sm80).unwrap().contains(&named));
-        assert_eq!(selection.kernels(Sm::Sm80).unwrap().len(), 6);
+        assert_eq!(selection.kernels(Sm::Sm80).unwrap().len(), 11);
 
         std::fs::write(&file, format!("{named}\ntiled:f16\n")).unwrap();
         let error = format!("{:#}", selection.kernels(Sm::Sm80).unwrap_err());
@@ -161,7 +161,7 @@ mod tests {
         let selection = Selection { space: vec![Problem::new(1, 1, 1, 12, spec::Dtype::F16)], ..Selection::sample(1) };
         let error = selection.kernels(Sm::Sm80).unwrap_err().to_string();
         assert!(
-            error.starts_with("no variant of tiled, mma, wgmma can run b1-hq1-hk1-sq1-sk1-dqk12-dv12-f16"),
+            error.starts_with("no variant of tiled, mma, wgmma, decode can run b1-hq1-hk1-sq1-sk1-dqk12-dv12-f16"),
             "{error}"
         );
     }
