@@ -19,6 +19,11 @@ pub(crate) const CATALOG_PARALLELISM: usize = 1;
 const GPU_FEATURES: &str = "abi_ptx, abi_unadjusted, asm_experimental_arch, core_intrinsics, link_llvm_intrinsics, \
                             stdarch_nvptx";
 
+/// Whether a kernel is shared out with those that decode.
+pub(crate) fn decodes(kernel: &Kernel) -> bool {
+    kernel.family() == Some(Family::Decode)
+}
+
 /// A generated crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
@@ -35,8 +40,7 @@ impl Batch {
     /// What stands beside a kernel can change its PTX, on which records rest: those that decode, and what is no attention kernel, came later,
     /// and have batches of their own.
     pub(crate) fn share_out(kernels: &[Kernel], parallel: usize) -> Vec<Self> {
-        let (decoding, kernels): (Vec<Kernel>, Vec<Kernel>) =
-            kernels.iter().partition(|kernel| kernel.family() == Some(Family::Decode));
+        let (decoding, kernels): (Vec<Kernel>, Vec<Kernel>) = kernels.iter().partition(|kernel| decodes(kernel));
         let (kernels, others): (Vec<_>, Vec<_>) = kernels.into_iter().partition(|kernel| kernel.attention().is_some());
         let shared_out = |kernels: Vec<Kernel>| {
             let size = kernels.len().div_ceil(parallel.max(1)).clamp(4, LARGEST);
@@ -157,8 +161,10 @@ mod tests {
         assert_eq!(sizes(1, 16), [1]);
         assert_eq!(sizes(0, 16), [0; 0]);
         let attention = vec![kernel(Family::Mma); 9];
-        let with_another = [attention.clone(), vec![Kernel::Append]].concat();
-        let expected = [Batch::share_out(&attention, 2), vec![Batch::of(&[Kernel::Append])]].concat();
-        assert_eq!(Batch::share_out(&with_another, 2), expected, "the others stay together as they were");
+        let decoding = [kernel(Family::Decode)];
+        let with_later = [&attention[..4], &decoding, &attention[4..], &[Kernel::Append]].concat();
+        let later = [Batch::of(&decoding), Batch::of(&[Kernel::Append])];
+        let expected = [Batch::share_out(&attention, 2), later.to_vec()].concat();
+        assert_eq!(Batch::share_out(&with_later, 2), expected, "the others stay together as they were");
     }
 }

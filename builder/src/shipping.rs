@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use spec::{Family, Kernel, Sm};
+use spec::{Kernel, Sm};
 use tempfile::TempDir;
 
-use crate::batch::{Batch, CATALOG_PARALLELISM};
+use crate::batch::{Batch, CATALOG_PARALLELISM, decodes};
 use crate::files::read_text;
 use crate::{BuildError, Catalog, Facts, Library, PtxArtifact, Shipped, Store};
 
@@ -104,8 +104,7 @@ fn check_whole(catalog: &Catalog) -> Result<(), BuildError> {
 /// decode.
 fn some_batches(catalog: &Catalog, sm: Sm) -> Vec<Kernel> {
     let kernels: BTreeSet<_> = catalog.entries(sm).map(|entry| entry.kernel).collect();
-    let (decoding, others): (Vec<_>, Vec<_>) =
-        kernels.into_iter().partition(|kernel| kernel.family() == Some(Family::Decode));
+    let (decoding, others): (Vec<_>, Vec<_>) = kernels.into_iter().partition(decodes);
     let middle = |kernels: Vec<Kernel>| {
         let batches = Batch::share_out(&kernels, CATALOG_PARALLELISM);
         batches.get(batches.len() / 2).map_or(Vec::new(), |batch| batch.kernels.clone())

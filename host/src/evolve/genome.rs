@@ -124,9 +124,7 @@ pub fn spread(space: &Space, start: &[Variant], count: usize, rng: &mut ChaCha8R
     let mut chosen: Vec<Variant> = start.to_vec();
     let sample: Vec<Variant> = (0..SAMPLE).filter_map(|_| space.draw(rng)).collect();
     let mut picked = Vec::new();
-    let families = space.families();
-    for turn in 0..count {
-        let Some(&family) = families.get(turn % families.len().max(1)) else { break };
+    for family in space.families().into_iter().cycle().take(count) {
         let nearest = |candidate: &Variant| chosen.iter().map(|c| distance(c, candidate)).fold(f64::INFINITY, f64::min);
         let candidates = sample.iter().filter(|candidate| !chosen.contains(candidate));
         let furthest = candidates

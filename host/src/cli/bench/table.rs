@@ -363,6 +363,13 @@ Of another run: decode ([ours](records/bench/b-1999-12-31/ours.jsonl), [theirs](
 ";
         assert_eq!(newest.markdown(), expected);
         assert_eq!(newest.shapes().matches(" us  x").count(), 4);
+
+        for name in [OURS, PEERS] {
+            let path = root.path().join(BENCHES).join("b-1999-12-31").join(name);
+            fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"G\"", "\"H\"")).unwrap();
+        }
+        let of_one_gpu = Newest::read(root.path()).unwrap().markdown();
+        assert!(of_one_gpu.contains("| seed") && !of_one_gpu.contains("decode"), "{of_one_gpu}");
     }
 
     #[test]
